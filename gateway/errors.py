@@ -1,0 +1,120 @@
+"""What can go wrong, in the words of the domain.
+
+Each class is translated once at each border: gRPC status to one of these in ``tfserving``, and from
+these to an HTTP status in ``middleware``. ``str(error)`` is always fit to be shown to a client: it
+names the field, the model or the limit, and never a path, an address or a stack of ours.
+"""
+
+from typing import ClassVar
+
+__all__ = [
+    "BackendAnswerInvalidError",
+    "BackendRefusedError",
+    "BackendUnavailableError",
+    "BodyTimeoutError",
+    "BodyTooLargeError",
+    "DeadlineExceededError",
+    "GatewayError",
+    "ImageTooLargeError",
+    "InvalidImageError",
+    "InvalidJsonError",
+    "InvalidRequestError",
+    "ModelNotFoundError",
+    "OverloadedError",
+    "ShuttingDownError",
+]
+
+
+class GatewayError(Exception):
+    """An outcome that the caller is told of; ``code`` is the stable word for it."""
+
+    code: ClassVar[str]
+
+
+class InvalidJsonError(GatewayError):
+    """The body is empty or is not JSON."""
+
+    code = "invalid_json"
+
+
+class InvalidRequestError(GatewayError):
+    """The JSON does not say what the contract asks for: ``errors`` holds the reasons by field."""
+
+    code = "invalid_request"
+
+    def __init__(self, errors: dict[str, list[str]]) -> None:
+        super().__init__("; ".join(f"{field}: {', '.join(why)}" for field, why in errors.items()))
+        self.errors = errors
+
+
+class InvalidImageError(InvalidRequestError):
+    """The field ``image`` is not base64, not a picture, or only a part of one."""
+
+    code = "invalid_image"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__({"image": [reason]})
+
+
+class BodyTooLargeError(GatewayError):
+    """The body is longer than ``max_body_bytes``."""
+
+    code = "body_too_large"
+
+
+class ImageTooLargeError(GatewayError):
+    """The picture has more pixels than ``max_pixels``."""
+
+    code = "image_too_large"
+
+
+class BodyTimeoutError(GatewayError):
+    """The body had not arrived whole when the deadline passed."""
+
+    code = "body_timeout"
+
+
+class ModelNotFoundError(GatewayError):
+    """TensorFlow Serving has no such model, or has it but no version of it is loaded yet."""
+
+    code = "model_not_found"
+
+
+class OverloadedError(GatewayError):
+    """Refused at the door: ``reason`` is the limit that fired, for the metrics."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ShuttingDownError(GatewayError):
+    """This process is on its way out and takes no new requests."""
+
+    code = "shutting_down"
+
+
+class BackendUnavailableError(GatewayError):
+    """TensorFlow Serving cannot be reached, or has no room for the call now."""
+
+    code = "backend_unavailable"
+
+
+class BackendRefusedError(GatewayError):
+    """TensorFlow Serving was reached and would not run the call as it was sent."""
+
+    code = "backend_refused"
+
+
+class BackendAnswerInvalidError(GatewayError):
+    """TensorFlow Serving answered with something that is not a set of detections."""
+
+    code = "backend_answer_invalid"
+
+
+class DeadlineExceededError(GatewayError):
+    """The time that the request was given has passed."""
+
+    code = "deadline_exceeded"
