@@ -1,0 +1,289 @@
+"""The batcher: its state, and the one function that moves it."""
+
+import asyncio
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from batching.dispatch import Dispatch, FreeSlot
+from batching.errors import BatcherClosedError, BatchFailedError, QueueFullError
+from batching.observer import Observer
+
+__all__ = ["Batcher", "Process"]
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+R = TypeVar("R")
+
+Process = Callable[[K, list[T]], Coroutine[Any, Any, Sequence[R | Exception]]]
+"""An ``async def`` that turns the items of one key into as many results, in the same order.
+
+An exception *returned* in place of a result goes to the caller of that item alone; an exception
+*raised* fails the whole batch.
+"""
+
+
+@dataclass(eq=False)
+class _Lane(Generic[K, T, R]):
+    """The items of one key: ``waiting`` maps a caller's future to (item, loop time of arrival)."""
+
+    key: K
+    max_batch_size: int
+    waiting: OrderedDict[asyncio.Future[R], tuple[T, float]] = field(default_factory=OrderedDict)
+    in_flight: int = 0
+
+    @property
+    def depth(self) -> int:
+        return len(self.waiting)
+
+    @property
+    def oldest(self) -> float:
+        return next(iter(self.waiting.values()))[1]
+
+
+class Batcher(Generic[K, T, R]):
+    """Groups what is submitted under one key into calls of ``process``.
+
+    Relied upon: every ``submit`` ends exactly once, with the result of its own item or one
+    exception of its own · no call carries more than ``max_batch_size`` items · items of a key leave
+    in the order in which they came · a caller that is cancelled frees its place and changes nothing
+    for the others; once its item is in flight, the result is dropped · when nothing waits and
+    nothing runs, no task, no timer and no lane is left. To be used from one event loop.
+
+    Parameters
+    ----------
+    process
+        See :data:`Process`. It runs in a task; it is not cancelled when its callers leave, only by
+        :meth:`aclose`.
+    max_batch_size
+        Items of one call, or a function that tells it for a key.
+    max_queue_size
+        Items that may wait, over all keys; one more is refused with ``QueueFullError``.
+    dispatch
+        Decides when a batch leaves; by default when fewer than two calls of its key are running.
+    observer
+        Told of each batch.
+    """
+
+    # The state, all of it:
+    #   _lanes     key -> lane; a lane is there while something of it waits or is in flight
+    #   _depth     items waiting, over all lanes
+    #   _calls     the tasks in flight -> the futures of the callers that each carries
+    #   _wakeup    the one pending call of _advance, due at _wakeup_at
+    #   _idle      set while closing: the future that ends when nothing is left
+    # _advance alone moves items from waiting to in flight; it runs after a submit, after the end of
+    # a call, when a time that dispatch named has come, and on close.
+
+    def __init__(
+        self,
+        process: Process[K, T, R],
+        *,
+        max_batch_size: int | Callable[[K], int] = 32,
+        max_queue_size: int = 1024,
+        dispatch: Dispatch | None = None,
+        observer: Observer[K] | None = None,
+    ) -> None:
+        if isinstance(max_batch_size, int) and max_batch_size < 1:
+            raise ValueError("max_batch_size must be at least 1")
+        if max_queue_size < 1:
+            raise ValueError("max_queue_size must be at least 1")
+        self._process = process
+        self._max_batch_size = max_batch_size
+        self._max_queue_size = max_queue_size
+        self._dispatch: Dispatch = FreeSlot() if dispatch is None else dispatch
+        self._observer = observer
+        self._lanes: dict[K, _Lane[K, T, R]] = {}
+        self._depth = 0
+        self._calls: dict[asyncio.Task[Sequence[R | Exception]], list[asyncio.Future[R]]] = {}
+        self._wakeup: asyncio.Handle | None = None
+        self._wakeup_at = math.inf
+        self._idle: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        state = "open" if self._idle is None else "closing" if self._lanes else "closed"
+        return (
+            f"<Batcher {state} waiting={self._depth} in_flight={len(self._calls)}"
+            f" lanes={len(self._lanes)}>"
+        )
+
+    @property
+    def depth(self) -> int:
+        """Items that wait, without those in flight and without those whose caller has left."""
+        return self._depth
+
+    @property
+    def in_flight(self) -> int:
+        """Calls of ``process`` that have not ended."""
+        return len(self._calls)
+
+    async def submit(self, key: K, item: T) -> R:
+        """Wait for the result of ``item``, which shares a call with others of the same ``key``.
+
+        Raises
+        ------
+        QueueFullError
+            ``max_queue_size`` items wait already; raised at once.
+        BatcherClosedError
+            ``aclose`` was called before, or its time ran out first.
+        BatchFailedError
+            ``process`` raised, or returned a wrong number of results.
+        Exception
+            Whatever ``process`` returned in place of this item's result.
+        """
+        if self._idle is not None:
+            raise BatcherClosedError("the batcher is closed")
+        if self._depth >= self._max_queue_size:
+            raise QueueFullError(f"{self._depth} items wait, as many as max_queue_size allows")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        lane = self._lanes.get(key) or self._open_lane(key)
+        lane.waiting[future] = (item, loop.time())
+        self._depth += 1
+        self._wake_at(-math.inf)
+        try:
+            return await future
+        finally:
+            if lane.waiting.pop(future, None) is not None:
+                self._depth -= 1
+                self._drop_if_empty(lane)
+
+    async def aclose(self, timeout: float | None = None) -> None:
+        """Refuse new items, send what waits, and return when every caller has its answer.
+
+        After ``timeout`` seconds, or when this call is itself cancelled, whoever is left gets
+        ``BatcherClosedError`` and the running calls are cancelled. May be called again.
+        """
+        loop = asyncio.get_running_loop()
+        if self._idle is None:
+            self._idle = loop.create_future()
+        self._wake_at(-math.inf)
+        try:
+            await asyncio.wait((self._idle,), timeout=timeout)
+        finally:
+            for lane in list(self._lanes.values()):
+                self._fail(lane.waiting, BatcherClosedError)
+                self._depth -= len(lane.waiting)
+                lane.waiting.clear()
+                self._drop_if_empty(lane)
+            for call, futures in self._calls.items():
+                self._fail(futures, BatcherClosedError)
+                call.cancel()
+        while self._calls:
+            await asyncio.wait(self._calls)
+
+    def _open_lane(self, key: K) -> _Lane[K, T, R]:
+        limit = self._max_batch_size
+        lane = _Lane[K, T, R](key, limit if isinstance(limit, int) else max(1, limit(key)))
+        self._lanes[key] = lane
+        return lane
+
+    def _drop_if_empty(self, lane: _Lane[K, T, R]) -> None:
+        if not lane.waiting and not lane.in_flight:
+            self._lanes.pop(lane.key, None)
+
+    def _wake_at(self, when: float) -> None:
+        """Have ``_advance`` run at loop time ``when``, or in the next tick if that is past."""
+        if self._wakeup is not None:
+            if self._wakeup_at <= when:
+                return
+            self._wakeup.cancel()
+        loop = asyncio.get_running_loop()
+        self._wakeup_at = when
+        if when <= loop.time():
+            self._wakeup = loop.call_soon(self._advance)
+        else:
+            self._wakeup = loop.call_at(when, self._advance)
+
+    def _advance(self) -> None:
+        """Send every batch that may leave now, and set the clock for the next one."""
+        self._wakeup = None
+        now = asyncio.get_running_loop().time()
+        next_at = math.inf
+        for lane in list(self._lanes.values()):
+            while lane.waiting:
+                at = self._dispatch.leave_at(lane, now)
+                if at > now and (at == math.inf or self._idle is None):
+                    next_at = min(next_at, at)
+                    break
+                self._send(lane, now)
+            self._drop_if_empty(lane)
+        if next_at < math.inf:
+            self._wake_at(next_at)
+        if self._idle is not None and not self._lanes and not self._idle.done():
+            self._idle.set_result(None)
+
+    def _send(self, lane: _Lane[K, T, R], now: float) -> None:
+        futures: list[asyncio.Future[R]] = []
+        items: list[T] = []
+        waits: list[float] = []
+        while lane.waiting and len(items) < lane.max_batch_size:
+            future, (item, since) = lane.waiting.popitem(last=False)
+            self._depth -= 1
+            if not future.done():  # else its caller was cancelled within this very tick
+                futures.append(future)
+                items.append(item)
+                waits.append(now - since)
+        if not items:
+            return
+        lane.in_flight += 1
+        call = asyncio.get_running_loop().create_task(self._process(lane.key, items))
+        self._calls[call] = futures
+        call.add_done_callback(partial(self._finish, lane, now))
+        if self._observer is not None:
+            self._observer.dispatched(lane.key, waits)
+
+    def _finish(
+        self,
+        lane: _Lane[K, T, R],
+        started: float,
+        call: asyncio.Task[Sequence[R | Exception]],
+    ) -> None:
+        futures = self._calls.pop(call)
+        lane.in_flight -= 1
+        error = self._deliver(futures, call)
+        if self._observer is not None:
+            seconds = asyncio.get_running_loop().time() - started
+            self._observer.finished(lane.key, len(futures), seconds, error)
+        self._drop_if_empty(lane)
+        self._wake_at(-math.inf)
+
+    def _deliver(
+        self, futures: list[asyncio.Future[R]], call: asyncio.Task[Sequence[R | Exception]]
+    ) -> BaseException | None:
+        """Give each caller its own outcome; return what the call failed with, if it did."""
+        if call.cancelled():
+            error: BaseException | None = asyncio.CancelledError("the call was cancelled")
+        else:
+            error = call.exception()
+        if error is None:
+            try:
+                outcomes = list(zip(futures, call.result(), strict=True))
+            except (TypeError, ValueError):
+                error = TypeError(f"process did not return a sequence of {len(futures)} results")
+        if error is not None:
+            self._fail(futures, BatchFailedError, cause=error)
+            return error
+        for future, result in outcomes:
+            if future.done():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+        return None
+
+    @staticmethod
+    def _fail(
+        futures: Iterable[asyncio.Future[R]],
+        kind: type[BatchFailedError | BatcherClosedError],
+        *,
+        cause: BaseException | None = None,
+    ) -> None:
+        for future in futures:
+            if not future.done():
+                error = kind("the batcher was closed" if cause is None else repr(cause))
+                error.__cause__ = cause
+                future.set_exception(error)

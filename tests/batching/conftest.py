@@ -1,0 +1,90 @@
+"""An event loop whose clock jumps from timer to timer, and a process whose calls the test ends."""
+
+import asyncio
+import selectors
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """Waiting takes no time: when nothing is ready, the clock jumps to the next timer."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        super().__init__(_JumpingSelector(self))
+
+    def time(self) -> float:
+        return self.now
+
+
+class _JumpingSelector(selectors.SelectSelector):
+    def __init__(self, loop: VirtualLoop) -> None:
+        super().__init__()
+        self.loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            raise RuntimeError("deadlock: every task waits and no timer is set")
+        self.loop.now += timeout
+        return super().select(0)
+
+
+class Gate:
+    """A ``process`` for a batcher: records its calls; each ends when the test says so."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, list[int]]] = []
+        self.open: list[asyncio.Future[Any]] = []
+
+    async def process(self, key: str, items: list[int]) -> Any:
+        self.calls.append((key, list(items)))
+        future = asyncio.get_running_loop().create_future()
+        self.open.append(future)
+        return await future
+
+    def finish(self, call: int, outcome: Any = None) -> None:
+        """End call number ``call``: with ten times each item, or as told."""
+        if isinstance(outcome, BaseException):
+            self.open[call].set_exception(outcome)
+        else:
+            answer = [10 * item for item in self.calls[call][1]] if outcome is None else outcome
+            self.open[call].set_result(answer)
+
+
+@pytest.fixture
+def virtual() -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """Run a coroutine in virtual time, and see that it leaves no task and no timer behind."""
+
+    def run(main: Coroutine[Any, Any, Any]) -> Any:
+        loop = VirtualLoop()
+        problems: list[dict[str, Any]] = []
+        loop.set_exception_handler(lambda _, context: problems.append(context))
+        try:
+            result = loop.run_until_complete(main)
+            loop.run_until_complete(ticks())
+            assert not asyncio.all_tasks(loop)
+            assert not [timer for timer in loop._scheduled if not timer.cancelled()]
+            assert not problems
+            return result
+        finally:
+            loop.close()
+
+    return run
+
+
+async def ticks(n: int = 5) -> None:
+    """Let everything that is ready run."""
+    for _ in range(n):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture(name="ticks")
+def _ticks() -> Callable[..., Coroutine[Any, Any, None]]:
+    return ticks
