@@ -1,0 +1,29 @@
+"""The wire to TensorFlow Serving: requests as bytes, answers as arrays, domain errors."""
+
+from gateway.tfserving.client import ServingClient
+from gateway.tfserving.metadata import (
+    ModelMetadata,
+    Signature,
+    TensorInfo,
+    VersionState,
+    VersionStatus,
+)
+from gateway.tfserving.wire import (
+    PredictAnswer,
+    PredictCall,
+    encode_predict,
+    encode_predict_strings,
+)
+
+__all__ = [
+    "ModelMetadata",
+    "PredictAnswer",
+    "PredictCall",
+    "ServingClient",
+    "Signature",
+    "TensorInfo",
+    "VersionState",
+    "VersionStatus",
+    "encode_predict",
+    "encode_predict_strings",
+]

@@ -1,0 +1,131 @@
+"""Calls to one TensorFlow Serving, and what its gRPC statuses mean."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+import grpc
+import grpc.aio
+
+from gateway.errors import (
+    BackendAnswerInvalidError,
+    BackendRefusedError,
+    BackendUnavailableError,
+    DeadlineExceededError,
+    GatewayError,
+    ModelNotFoundError,
+)
+from gateway.tfserving import tfserving_pb2 as pb
+from gateway.tfserving.metadata import (
+    ModelMetadata,
+    VersionStatus,
+    parse_metadata,
+    parse_status,
+)
+from gateway.tfserving.wire import PredictAnswer, parse_predict
+
+__all__ = ["ServingClient"]
+
+T = TypeVar("T")
+
+_REFUSALS = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNAUTHENTICATED,
+}
+_OUTAGES = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.CANCELLED,
+}
+
+
+class ServingClient:
+    """One channel to one address (``host:port``, ``unix:/path``); made and used on one event loop.
+
+    Every call takes ``timeout`` in seconds and raises the domain's errors: ModelNotFoundError,
+    BackendRefusedError, BackendUnavailableError, DeadlineExceededError, BackendAnswerInvalidError.
+    Nothing is retried here. An unreachable server fails a call at once rather than at its deadline;
+    after an outage the channel tries to connect at least once a second.
+    """
+
+    def __init__(self, address: str, *, max_message_bytes: int) -> None:
+        # gRPC's own default for messages received is 4 MiB. No keepalive: the server disconnects
+        # clients that ping more often than once in five minutes.
+        options = [
+            ("grpc.max_send_message_length", -1),
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 1000),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        self._channel = grpc.aio.insecure_channel(address, options=options)
+        self._predict = self._method("PredictionService/Predict")
+        self._metadata = self._method("PredictionService/GetModelMetadata")
+        self._status = self._method("ModelService/GetModelStatus")
+
+    async def predict(self, request: bytes, *, model_name: str, timeout: float) -> PredictAnswer:
+        """Send a serialised PredictRequest (see ``wire``)."""
+        return await self._call(self._predict, request, parse_predict, model_name, timeout)
+
+    async def metadata(self, model_name: str, *, timeout: float) -> ModelMetadata:
+        """Ask for the signatures of the version that serves now."""
+        spec = pb.ModelSpec(name=model_name)
+        request = pb.GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
+        message = request.SerializeToString()
+        return await self._call(self._metadata, message, parse_metadata, model_name, timeout)
+
+    async def status(self, model_name: str, *, timeout: float) -> list[VersionStatus]:
+        """Ask for the state of each version, newest first."""
+        request = pb.GetModelStatusRequest(model_spec=pb.ModelSpec(name=model_name))
+        message = request.SerializeToString()
+        return await self._call(self._status, message, parse_status, model_name, timeout)
+
+    async def aclose(self) -> None:
+        """Close the channel; calls that still run end with BackendUnavailableError."""
+        await self._channel.close()
+
+    def _method(self, name: str) -> "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]":
+        # No serializer: requests and answers pass as the bytes that they are.
+        return self._channel.unary_unary(f"/tensorflow.serving.{name}")
+
+    async def _call(
+        self,
+        method: "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]",
+        message: bytes,
+        parse: Callable[[bytes], T],
+        model_name: str,
+        timeout: float,
+    ) -> T:
+        try:
+            answer = await method(message, timeout=max(0.0, timeout))
+        except grpc.aio.AioRpcError as error:
+            raise _translate(error, model_name) from error
+        except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:
+            raise BackendUnavailableError(
+                "the connection to TensorFlow Serving is closed"
+            ) from error
+        return parse(answer)
+
+
+def _translate(error: grpc.aio.AioRpcError, model_name: str) -> GatewayError:
+    """Keep the meaning of a status (the facts behind this table are in docs/design.md)."""
+    code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.NOT_FOUND:
+        return ModelNotFoundError(f"TensorFlow Serving has no model {model_name!r} ready to use")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceededError("TensorFlow Serving did not answer in time")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+        return BackendAnswerInvalidError("TensorFlow Serving's answer exceeds max_message_bytes")
+    if code in _OUTAGES:
+        return BackendUnavailableError("TensorFlow Serving cannot be reached or has no room now")
+    if code in _REFUSALS:
+        # Up to the first line's end or graph location, a status says what is wrong with the input.
+        reason = details.partition("\n")[0].partition("[[")[0].strip()[:300]
+        return BackendRefusedError(f"TensorFlow Serving refused the request: {reason or code.name}")
+    return BackendAnswerInvalidError(f"TensorFlow Serving failed with {code.name}")

@@ -1,0 +1,219 @@
+"""PredictRequest and PredictResponse as bytes: the hot half of the protocol.
+
+A request is written by hand, since the protobuf classes would copy every picture three times: all
+that comes before the pixels is a short prefix, and the message is one join of that prefix and the
+pictures as they lie in memory. (https://protobuf.dev/programming-guides/encoding/ for the format.)
+Answers are small; the generated classes read them, and numpy looks at the values in place.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from gateway.errors import BackendAnswerInvalidError
+from gateway.tfserving import tfserving_pb2 as pb
+
+__all__ = [
+    "MAX_ELEMENTS",
+    "PredictAnswer",
+    "PredictCall",
+    "encode_predict",
+    "encode_predict_strings",
+    "parse_predict",
+    "tensor_to_array",
+]
+
+MAX_ELEMENTS = 1 << 28
+"""More elements than this in one output tensor are taken for damage, not for data."""
+
+_DTYPES: Mapping[int, np.dtype[Any]] = {
+    pb.DT_FLOAT: np.dtype("<f4"),
+    pb.DT_DOUBLE: np.dtype("<f8"),
+    pb.DT_INT32: np.dtype("<i4"),
+    pb.DT_UINT8: np.dtype("u1"),
+    pb.DT_INT16: np.dtype("<i2"),
+    pb.DT_INT8: np.dtype("i1"),
+    pb.DT_INT64: np.dtype("<i8"),
+    pb.DT_BOOL: np.dtype("?"),
+    pb.DT_UINT16: np.dtype("<u2"),
+    pb.DT_HALF: np.dtype("<f2"),
+    pb.DT_UINT32: np.dtype("<u4"),
+    pb.DT_UINT64: np.dtype("<u8"),
+}
+_WIRE_DTYPES = {dtype: number for number, dtype in _DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class PredictCall:
+    """What a Predict call says beside its pictures: the model, its signature, the tensors by name.
+
+    Without ``output_filter`` the server sends every output, which for a detector is megabytes.
+    """
+
+    model_name: str
+    signature_name: str
+    input_name: str
+    output_filter: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PredictAnswer:
+    """The outputs by name, each with the batch as its first dimension, and who computed them."""
+
+    model_version: int | None
+    outputs: Mapping[str, NDArray[Any]]
+
+
+def encode_predict(call: PredictCall, images: Sequence[NDArray[Any]]) -> bytes:
+    """Serialise a PredictRequest whose input is ``images`` stacked: [N, *shape] of their dtype.
+
+    All images have one shape and dtype, and are C-contiguous. They are copied once: here.
+    """
+    first = images[0]
+    shape = (len(images), *first.shape)
+    prefix = _tensor_prefix(call, _WIRE_DTYPES[first.dtype], shape, len(images) * first.nbytes)
+    return b"".join((prefix, *(image.data for image in images)))
+
+
+def encode_predict_strings(call: PredictCall, strings: Sequence[bytes]) -> bytes:
+    """Serialise a PredictRequest whose input is a string tensor of shape [N]."""
+    head = b"\x08" + _varint(pb.DT_STRING) + _length_delimited(0x12, _shape((len(strings),)))
+    parts: list[bytes] = [head]
+    for string in strings:
+        parts += (b"\x42", _varint(len(string)), string)  # TensorProto.string_val
+    return b"".join((_input_prefix(call, sum(map(len, parts))), *parts))
+
+
+def parse_predict(message: bytes) -> PredictAnswer:
+    """Read a PredictResponse.
+
+    Raises
+    ------
+    BackendAnswerInvalidError
+        The bytes are no PredictResponse, or one of its tensors contradicts itself.
+    """
+    try:
+        answer = pb.PredictResponse.FromString(message)
+    except DecodeError:
+        raise BackendAnswerInvalidError(
+            "TensorFlow Serving's answer is not a PredictResponse"
+        ) from None
+    spec = answer.model_spec
+    version = spec.version.value if spec.HasField("version") else None
+    return PredictAnswer(
+        version, {name: tensor_to_array(tensor, name) for name, tensor in answer.outputs.items()}
+    )
+
+
+def tensor_to_array(tensor: pb.TensorProto, name: str = "tensor") -> NDArray[Any]:
+    """Make an array of a TensorProto, a view of its bytes where the encoding permits.
+
+    Values come as ``tensor_content`` or in the field of their type; when there are fewer than the
+    shape asks for, the last stands for all that are missing (tensorflow/core/framework/tensor.cc).
+    A string tensor becomes an array of ``bytes`` objects. The array may be read-only.
+
+    Raises
+    ------
+    BackendAnswerInvalidError
+        The shape is unknown, negative, or larger than ``MAX_ELEMENTS``; the type is none of those
+        known; or there are more values than elements, or none for some.
+    """
+    shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
+    if tensor.tensor_shape.unknown_rank or any(size < 0 for size in shape):
+        raise BackendAnswerInvalidError(f"output {name!r} has no definite shape")
+    count = math.prod(shape)
+    if count > MAX_ELEMENTS:
+        raise BackendAnswerInvalidError(f"output {name!r} claims a shape of {list(shape)}")
+    values = _values(tensor, name)
+    if len(values) == count:
+        return values.reshape(shape)
+    if len(values) == 0 or len(values) > count:
+        raise BackendAnswerInvalidError(
+            f"output {name!r} has {len(values)} values for a shape of {list(shape)}"
+        )
+    if len(values) == 1:
+        return np.broadcast_to(values[0], shape)
+    return np.concatenate((values, np.full(count - len(values), values[-1]))).reshape(shape)
+
+
+def _values(tensor: pb.TensorProto, name: str) -> NDArray[Any]:
+    number = tensor.dtype
+    if number == pb.DT_STRING:
+        strings = np.empty(len(tensor.string_val), dtype=object)
+        strings[:] = list(tensor.string_val)
+        return strings
+    dtype = _DTYPES.get(number)
+    if dtype is None:
+        raise BackendAnswerInvalidError(f"output {name!r} has the unforeseen data type {number}")
+    packed = tensor.tensor_content
+    if not packed and number == pb.DT_FLOAT:
+        packed = tensor.float_val
+    elif not packed and number == pb.DT_DOUBLE:
+        packed = tensor.double_val
+    if packed:
+        if len(packed) % dtype.itemsize:
+            raise BackendAnswerInvalidError(f"output {name!r} ends in the middle of a value")
+        return np.frombuffer(packed, dtype)
+    wide = np.array(_integers(tensor, number), "u8" if number == pb.DT_UINT64 else "i8")
+    # A half comes as the low 16 bits of an int32.
+    values = wide.astype("<u2" if number == pb.DT_HALF else dtype)
+    if np.any(values != wide):
+        raise BackendAnswerInvalidError(f"output {name!r} has a value that {dtype} cannot hold")
+    return values.view(dtype)
+
+
+def _integers(tensor: pb.TensorProto, number: int) -> Sequence[int]:
+    if number == pb.DT_INT64:
+        return tensor.int64_val
+    if number == pb.DT_BOOL:
+        return tensor.bool_val
+    if number == pb.DT_UINT32:
+        return tensor.uint32_val
+    if number == pb.DT_UINT64:
+        return tensor.uint64_val
+    if number == pb.DT_HALF:
+        return tensor.half_val
+    return tensor.int_val if number not in (pb.DT_FLOAT, pb.DT_DOUBLE) else ()
+
+
+@lru_cache(maxsize=1024)
+def _tensor_prefix(call: PredictCall, dtype: int, shape: tuple[int, ...], nbytes: int) -> bytes:
+    head = b"\x08" + _varint(dtype) + _length_delimited(0x12, _shape(shape))
+    head += b"\x22" + _varint(nbytes)  # TensorProto.tensor_content, whose bytes end the message
+    return _input_prefix(call, len(head) + nbytes) + head
+
+
+def _input_prefix(call: PredictCall, tensor_size: int) -> bytes:
+    """All of a PredictRequest up to the TensorProto of ``tensor_size`` bytes that ends it."""
+    spec = _length_delimited(0x0A, call.model_name.encode())
+    spec += _length_delimited(0x1A, call.signature_name.encode())
+    head = _length_delimited(0x0A, spec)
+    for name in call.output_filter:
+        head += _length_delimited(0x1A, name.encode())
+    entry = _length_delimited(0x0A, call.input_name.encode()) + b"\x12" + _varint(tensor_size)
+    return head + b"\x12" + _varint(len(entry) + tensor_size) + entry
+
+
+def _shape(shape: tuple[int, ...]) -> bytes:
+    return b"".join(
+        _length_delimited(0x12, b"\x08" + _varint(size) if size else b"") for size in shape
+    )
+
+
+def _length_delimited(tag: int, payload: bytes) -> bytes:
+    return bytes((tag,)) + _varint(len(payload)) + payload
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
