@@ -5,7 +5,7 @@ these to an HTTP status in ``middleware``. ``str(error)`` is always fit to be sh
 names the field, the model or the limit, and never a path, an address or a stack of ours.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 __all__ = [
     "BackendAnswerInvalidError",
@@ -20,6 +20,7 @@ __all__ = [
     "InvalidJsonError",
     "InvalidRequestError",
     "ModelNotFoundError",
+    "ModelUnsupportedError",
     "OverloadedError",
     "ShuttingDownError",
 ]
@@ -29,6 +30,14 @@ class GatewayError(Exception):
     """An outcome that the caller is told of; ``code`` is the stable word for it."""
 
     code: ClassVar[str]
+
+    def renew(self) -> Self:
+        """Make another error like this one: callers who share a failure do not share its object."""
+        again = self.__class__.__new__(self.__class__, *self.args)
+        again.args = self.args
+        again.__dict__.update(self.__dict__)
+        again.__cause__ = self
+        return again
 
 
 class InvalidJsonError(GatewayError):
@@ -78,6 +87,12 @@ class ModelNotFoundError(GatewayError):
     """TensorFlow Serving has no such model, or has it but no version of it is loaded yet."""
 
     code = "model_not_found"
+
+
+class ModelUnsupportedError(GatewayError):
+    """The model's signature is not that of an object detector that this gateway can feed."""
+
+    code = "model_unsupported"
 
 
 class OverloadedError(GatewayError):

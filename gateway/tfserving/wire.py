@@ -81,12 +81,12 @@ def encode_predict(call: PredictCall, images: Sequence[NDArray[Any]]) -> bytes:
     return b"".join((prefix, *(image.data for image in images)))
 
 
-def encode_predict_strings(call: PredictCall, strings: Sequence[bytes]) -> bytes:
-    """Serialise a PredictRequest whose input is a string tensor of shape [N]."""
+def encode_predict_strings(call: PredictCall, strings: Sequence[NDArray[np.uint8]]) -> bytes:
+    """Serialise a PredictRequest whose input is a string tensor [N]; each string as its bytes."""
     head = b"\x08" + _varint(pb.DT_STRING) + _length_delimited(0x12, _shape((len(strings),)))
-    parts: list[bytes] = [head]
+    parts: list[bytes | memoryview] = [head]
     for string in strings:
-        parts += (b"\x42", _varint(len(string)), string)  # TensorProto.string_val
+        parts += (b"\x42", _varint(len(string)), string.data)  # TensorProto.string_val
     return b"".join((_input_prefix(call, sum(map(len, parts))), *parts))
 
 

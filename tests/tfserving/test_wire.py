@@ -57,7 +57,9 @@ def test_request_is_what_the_official_classes_write(shape, dtype, count):
 def test_string_request_is_what_the_official_classes_write(call, strings):
     """Encoded pictures of any length go out as a string tensor of shape [N], under any names."""
     tensor = tf.make_tensor_proto(np.array(strings, object), dtype=tf.string)
-    parsed = predict_pb2.PredictRequest.FromString(encode_predict_strings(call, strings))
+    parsed = predict_pb2.PredictRequest.FromString(
+        encode_predict_strings(call, [np.frombuffer(string, np.uint8) for string in strings])
+    )
     assert parsed == official(call, tensor)
 
 

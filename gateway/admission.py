@@ -1,0 +1,140 @@
+"""The door: how many pictures, and how many bytes of them, may be in the house at once."""
+
+import asyncio
+import threading
+from concurrent.futures import CancelledError
+from types import TracebackType
+from typing import Self
+
+from gateway.errors import OverloadedError, ShuttingDownError
+
+__all__ = ["Admission", "Place"]
+
+
+class Admission:
+    """Counts the requests in the house and refuses those for which there is no room.
+
+    ``max_queue_size`` limits those that wait: being read, decoded or queued, but not those that
+    TensorFlow Serving works on. ``max_pending_bytes`` limits the memory of all: bodies as they
+    arrive, pictures once decoded.
+    """
+
+    def __init__(self, *, max_queue_size: int, max_pending_bytes: int) -> None:
+        self._max_queue_size = max_queue_size
+        self._max_pending_bytes = max_pending_bytes
+        self._lock = threading.Lock()  # bytes are also counted from decoding threads
+        self._bytes = 0
+        self._waiting = 0
+        self._inside = 0
+        self._closed = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def waiting(self) -> int:
+        """Requests that are read, decoded or queued."""
+        return self._waiting
+
+    @property
+    def inside(self) -> int:
+        """Requests that have entered and not left."""
+        return self._inside
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of bodies and pictures held."""
+        return self._bytes
+
+    @property
+    def closed(self) -> bool:
+        """Whether the house takes nobody in any more."""
+        return self._closed
+
+    def enter(self, nbytes: int) -> "Place":
+        """Take a request of ``nbytes`` in; the place is given back when its ``with`` block ends.
+
+        Raises
+        ------
+        ShuttingDownError
+            After ``close``.
+        OverloadedError
+            With the reason ``max_queue_size`` or ``max_pending_bytes``.
+        """
+        if self._closed:
+            raise ShuttingDownError("the gateway is shutting down")
+        if self._waiting >= self._max_queue_size:
+            raise OverloadedError(
+                f"{self._waiting} requests wait, as many as the gateway allows",
+                reason="max_queue_size",
+            )
+        place = Place(self)
+        place.hold(nbytes)
+        self._waiting += 1
+        self._inside += 1
+        self._empty.clear()
+        return place
+
+    def close(self) -> None:
+        """Refuse everybody from now on."""
+        self._closed = True
+
+    async def emptied(self) -> None:
+        """Return when nobody is inside."""
+        await self._empty.wait()
+
+
+class Place:
+    """One request's place in the house, a context manager."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._bytes = 0
+        self._waiting = True
+        self._left = False
+
+    def hold(self, nbytes: int) -> None:
+        """From now on the request holds ``nbytes``; may be called from a decoding thread.
+
+        Raises
+        ------
+        OverloadedError
+            There is no room for them; what was held before is still held.
+        concurrent.futures.CancelledError
+            The request has left meanwhile: nobody waits for what the thread is about to do.
+        """
+        house = self._admission
+        with house._lock:
+            if self._left:
+                raise CancelledError
+            others = house._bytes - self._bytes
+            # Alone in the house, a request may hold whatever its own limits let pass.
+            if others and nbytes > self._bytes and others + nbytes > house._max_pending_bytes:
+                raise OverloadedError(
+                    "the pictures that wait fill the memory that the gateway allows them",
+                    reason="max_pending_bytes",
+                )
+            house._bytes = others + nbytes
+            self._bytes = nbytes
+
+    def sent(self) -> None:
+        """The picture is with TensorFlow Serving: it waits no longer."""
+        self._admission._waiting -= self._waiting
+        self._waiting = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.sent()
+        house = self._admission
+        with house._lock:
+            self._left = True
+            house._bytes -= self._bytes
+        house._inside -= 1
+        if not house._inside:
+            house._empty.set()

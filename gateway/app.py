@@ -1,0 +1,66 @@
+"""The composition root: every part is made, joined and ended here."""
+
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+
+from aiohttp import web
+
+from gateway.admission import Admission
+from gateway.detector import Detector
+from gateway.handlers import routes
+from gateway.keys import ADMISSION, CLIENT, DETECTOR, LABELS, METRICS, SETTINGS
+from gateway.metrics import Metrics
+from gateway.middleware import answer_errors, observe
+from gateway.models import load_labels
+from gateway.settings import Settings
+from gateway.tfserving import ServingClient
+
+__all__ = ["create_app"]
+
+
+def create_app(settings: Settings) -> web.Application:
+    """Build the application; its resources start and stop with it, on one event loop.
+
+    To be run with ``handler_cancellation=True``: then a client that leaves takes its picture out of
+    the queue.
+
+    Raises
+    ------
+    ValueError
+        A label map cannot be read; the message names the file and the line.
+    """
+    app = web.Application(middlewares=[observe, answer_errors])
+    app[SETTINGS] = settings
+    app[LABELS] = {
+        name: load_labels(model.labels) for name, model in settings.models.items() if model.labels
+    }
+    app.add_routes(routes())
+    app.cleanup_ctx.append(_detector)
+    return app
+
+
+async def _detector(app: web.Application) -> AsyncIterator[None]:
+    settings = app[SETTINGS]
+    app[ADMISSION] = admission = Admission(
+        max_queue_size=settings.max_queue_size, max_pending_bytes=settings.max_pending_bytes
+    )
+    app[CLIENT] = client = ServingClient(
+        settings.tfserving, max_message_bytes=settings.max_message_bytes
+    )
+    executor = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
+    app[METRICS] = metrics = Metrics(
+        lambda name: name in settings.models or name in app[DETECTOR].catalog.seen
+    )
+    app[DETECTOR] = detector = Detector(client, executor, settings, metrics)
+    for name, text, read in (
+        ("gateway_queue_depth", "Decoded pictures that wait.", lambda: detector.queue_depth),
+        ("gateway_batches_in_flight", "Predict calls that run.", lambda: detector.in_flight),
+        ("gateway_requests_inside", "Requests in the house.", lambda: admission.inside),
+        ("gateway_pending_bytes", "Bytes of their pictures.", lambda: admission.pending_bytes),
+    ):
+        metrics.gauge(name, text, read)
+    yield
+    admission.close()
+    await detector.aclose(settings.drain_timeout)
+    executor.shutdown(wait=False, cancel_futures=True)
+    await client.aclose()

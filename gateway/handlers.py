@@ -1,0 +1,170 @@
+"""The routes."""
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+from pydantic_core import to_json
+
+from gateway.admission import Place
+from gateway.errors import (
+    BodyTimeoutError,
+    BodyTooLargeError,
+    DeadlineExceededError,
+    GatewayError,
+    ModelNotFoundError,
+)
+from gateway.keys import ADMISSION, ARRIVED, CLIENT, DETECTOR, LABELS, LOG_FIELDS, METRICS, SETTINGS
+from gateway.metrics import CONTENT_TYPE
+from gateway.schema import detections_json, parse_request
+from gateway.tfserving import VersionState
+
+__all__ = ["routes"]
+
+READINESS_TIMEOUT = 2.0
+
+
+def routes() -> list[web.RouteDef]:
+    """Every route of the application."""
+    return [
+        web.post("/imageDetection", image_detection, name="detect"),
+        web.get("/models", models),
+        web.get("/healthz", healthz),
+        web.get("/readyz", readyz),
+        web.get("/metrics", metrics),
+    ]
+
+
+async def image_detection(request: web.Request) -> web.Response:
+    """One picture: admitted, read, detected, answered."""
+    app, arrived = request.app, request[ARRIVED]
+    deadline = arrived + app[SETTINGS].request_timeout
+    with app[ADMISSION].enter(request.content_length or 0) as place:
+        body = await _read_body(request, place, deadline)
+        wanted = parse_request(body)
+        request[LOG_FIELDS]["model"] = wanted.model_name
+        try:
+            async with asyncio.timeout_at(deadline):
+                found = await app[DETECTOR].detect(
+                    wanted.model_name,
+                    wanted.image,
+                    threshold=wanted.threshold,
+                    place=place,
+                    deadline=deadline,
+                )
+        except TimeoutError:
+            raise DeadlineExceededError(
+                f"no answer within the {app[SETTINGS].request_timeout:g} s that a request is given"
+            ) from None
+    request[LOG_FIELDS]["detections"] = len(found.detections)
+    request[LOG_FIELDS]["tfserve_seconds"] = round(found.tfserve_time, 6)
+    answer = detections_json(
+        found.detections,
+        app[LABELS].get(wanted.model_name, {}),
+        controller_time=asyncio.get_running_loop().time() - arrived,
+        tfserve_time=found.tfserve_time,
+    )
+    return web.Response(body=answer, content_type="application/json")
+
+
+async def _read_body(request: web.Request, place: Place, deadline: float) -> bytes:
+    limit = request.app[SETTINGS].max_body_bytes
+    too_large = BodyTooLargeError(f"the body is longer than max_body_bytes, {limit} bytes")
+    if (request.content_length or 0) > limit:
+        raise too_large
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout_at(deadline):
+            async for chunk in request.content.iter_any():
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > limit:
+                    raise too_large
+                if request.content_length is None:
+                    place.hold(size)
+    except TimeoutError:
+        raise BodyTimeoutError("the body did not arrive in time") from None
+    return b"".join(chunks)
+
+
+async def models(request: web.Request) -> web.Response:
+    """The models that are configured or were asked for, or those of ``?name=``, and their state."""
+    app = request.app
+    names = request.query.getall("name", [])
+    if not names:
+        names = sorted({*app[SETTINGS].models, *app[DETECTOR].catalog.seen})
+    found = await asyncio.gather(*(_describe(app, name) for name in names))
+    return web.Response(body=to_json({"models": found}), content_type="application/json")
+
+
+async def _describe(app: web.Application, name: str) -> dict[str, Any]:
+    described: dict[str, Any] = {"name": name, "labels": len(app[LABELS].get(name, {}))}
+    try:
+        async with asyncio.timeout(READINESS_TIMEOUT):
+            versions = await app[CLIENT].status(name, timeout=READINESS_TIMEOUT)
+            described["versions"] = {str(one.version): one.state.name for one in versions}
+            model = await app[DETECTOR].catalog.get(name)
+    except TimeoutError:
+        return {**described, "problem": "TensorFlow Serving did not answer in time"}
+    except GatewayError as error:
+        return {**described, "problem": str(error)}
+    described |= {
+        "version": model.version,
+        "signature": model.call.signature_name,
+        "input": {
+            "name": model.call.input_name,
+            "takes": "encoded pictures" if model.encoded else "uint8 pixels",
+            "height": model.size and model.size[0],
+            "width": model.size and model.size[1],
+        },
+        "batches": model.batches,
+    }
+    return described
+
+
+async def healthz(request: web.Request) -> web.Response:
+    """The process is alive and its event loop turns."""
+    return web.json_response({"status": "alive"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """Whether requests can be answered now; if not, why."""
+    app = request.app
+    if app[ADMISSION].closed:
+        return web.json_response({"ready": False, "reason": "shutting down"}, status=503)
+    states = dict(
+        zip(
+            names := list(app[SETTINGS].models) or [""],
+            await asyncio.gather(*(_state(app, name) for name in names)),
+            strict=True,
+        )
+    )
+    if names == [""]:
+        # No model is configured: any answer proves that TensorFlow Serving is there.
+        ready, reason = states[""] != "unreachable", "TensorFlow Serving cannot be reached"
+        states = {}
+    else:
+        ready = "AVAILABLE" in states.values()
+        reason = "; ".join(f"model {name!r} is {state}" for name, state in states.items())
+    answer = {"ready": ready, "models": states} | ({} if ready else {"reason": reason})
+    return web.json_response(answer, status=200 if ready else 503)
+
+
+async def _state(app: web.Application, name: str) -> str:
+    try:
+        versions = await app[CLIENT].status(name, timeout=READINESS_TIMEOUT)
+    except ModelNotFoundError:
+        return "unknown to TensorFlow Serving"
+    except GatewayError as error:
+        return "unreachable" if error.code in _NO_ANSWER else "not served"
+    if any(one.state is VersionState.AVAILABLE for one in versions):
+        return "AVAILABLE"
+    return versions[0].state.name if versions else "not served"
+
+
+_NO_ANSWER = {"backend_unavailable", "deadline_exceeded"}
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """For Prometheus."""
+    return web.Response(body=request.app[METRICS].expose(), headers={"Content-Type": CONTENT_TYPE})

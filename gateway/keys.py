@@ -1,0 +1,37 @@
+"""What the application, and each request, carry to the handlers."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from aiohttp import web
+
+from gateway.admission import Admission
+from gateway.detector import Detector
+from gateway.metrics import Metrics
+from gateway.settings import Settings
+from gateway.tfserving import ServingClient
+
+__all__ = [
+    "ADMISSION",
+    "ARRIVED",
+    "CLIENT",
+    "DETECTOR",
+    "LABELS",
+    "LOG_FIELDS",
+    "METRICS",
+    "REQUEST_ID",
+    "SETTINGS",
+]
+
+ADMISSION: Final = web.AppKey("admission", Admission)
+CLIENT: Final = web.AppKey("client", ServingClient)
+DETECTOR: Final = web.AppKey("detector", Detector)
+LABELS: Final = web.AppKey("labels", Mapping[str, Mapping[int, str]])
+METRICS: Final = web.AppKey("metrics", Metrics)
+SETTINGS: Final = web.AppKey("settings", Settings)
+
+ARRIVED: Final = web.RequestKey("arrived", float)
+"""The loop's time at which the request's headers had been read."""
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+LOG_FIELDS: Final = web.RequestKey("log_fields", dict[str, object])
+"""What the request's log line says beside the usual."""

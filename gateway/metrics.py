@@ -1,0 +1,100 @@
+"""The one sink of the gateway's facts: Prometheus."""
+
+from collections.abc import Callable, Sequence
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from gateway.detector import Lane
+
+__all__ = ["CONTENT_TYPE", "Metrics"]
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+UNKNOWN = "unknown"
+
+SECONDS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
+)  # fmt: skip
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class Metrics:
+    """Counts and times, in a registry of its own.
+
+    ``is_known`` tells which models may appear as a label; every other name, which a client may have
+    made up, is counted as "unknown".
+    """
+
+    def __init__(self, is_known: Callable[[str], bool]) -> None:
+        self._is_known = is_known
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._requests = Counter(
+            "gateway_requests", "Requests for detections, by their end.", ["model", "status"],
+            registry=registry,
+        )  # fmt: skip
+        self._rejected = Counter(
+            "gateway_rejected", "Requests refused at the door, by the limit.", ["reason"],
+            registry=registry,
+        )  # fmt: skip
+        self._controller = self._seconds(
+            "gateway_controller_seconds", "From the arrival of a request to its answer."
+        )
+        self._tfserve = self._seconds("gateway_tfserve_seconds", "A Predict call.")
+        self._decode = self._seconds(
+            "gateway_decode_seconds", "From admission until the picture is decoded."
+        )
+        self._queue = self._seconds("gateway_queue_seconds", "A decoded picture's wait.")
+        self._batch_size = Histogram(
+            "gateway_batch_size", "Pictures in a Predict call.", ["model"],
+            registry=registry, buckets=SIZES,
+        )  # fmt: skip
+
+    def _seconds(self, name: str, text: str) -> Histogram:
+        return Histogram(name, text, ["model"], registry=self._registry, buckets=SECONDS)
+
+    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Show a value that is read when Prometheus asks for it."""
+        Gauge(name, text, registry=self._registry).set_function(read)
+
+    def expose(self) -> bytes:
+        """Everything, in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def request(self, model_name: str, status: int, seconds: float) -> None:
+        """A request for detections ended with an HTTP status; 499 when its client left."""
+        model = model_name if self._is_known(model_name) else UNKNOWN
+        self._requests.labels(model, str(status)).inc()
+        self._controller.labels(model).observe(seconds)
+
+    def rejected(self, reason: str) -> None:
+        """A request was refused because of the limit ``reason``."""
+        self._rejected.labels(reason).inc()
+
+    # What the detector and its batcher tell; these models were found, so their names are bounded.
+
+    def decoded(self, model_name: str, seconds: float) -> None:
+        """See ``detector.Stages``."""
+        self._decode.labels(model_name).observe(seconds)
+
+    def predicted(self, model_name: str, seconds: float) -> None:
+        """See ``detector.Stages``."""
+        self._tfserve.labels(model_name).observe(seconds)
+
+    def dispatched(self, key: Lane, waits: Sequence[float]) -> None:
+        """See ``batching.Observer``."""
+        name = key.model.call.model_name
+        self._batch_size.labels(name).observe(len(waits))
+        queue = self._queue.labels(name)
+        for wait in waits:
+            queue.observe(wait)
+
+    def finished(self, key: Lane, size: int, seconds: float, error: BaseException | None) -> None:
+        """See ``batching.Observer``; the call itself is timed by ``predicted``."""

@@ -1,0 +1,129 @@
+"""Around every handler: request ids, errors as HTTP, a log line and a count for each request."""
+
+import asyncio
+import logging
+import re
+import uuid
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic_core import to_json
+
+from gateway import errors
+from gateway.keys import ARRIVED, LOG_FIELDS, METRICS, REQUEST_ID
+
+__all__ = ["answer_errors", "observe"]
+
+log = logging.getLogger("gateway")
+
+ID_HEADER: Final = "X-Request-ID"
+SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+CLIENT_LEFT = 499  # nginx's status for a client that closed the connection before its answer
+
+STATUS: dict[type[errors.GatewayError], int] = {
+    errors.InvalidJsonError: 400,
+    errors.ModelNotFoundError: 404,
+    errors.BodyTimeoutError: 408,
+    errors.BodyTooLargeError: 413,
+    errors.ImageTooLargeError: 413,
+    errors.InvalidRequestError: 422,
+    errors.InvalidImageError: 422,
+    errors.BackendAnswerInvalidError: 502,
+    errors.BackendRefusedError: 502,
+    errors.ModelUnsupportedError: 502,
+    errors.BackendUnavailableError: 503,
+    errors.OverloadedError: 503,
+    errors.ShuttingDownError: 503,
+    errors.DeadlineExceededError: 504,
+}
+"""The one place where errors of the domain become HTTP."""
+
+RETRY_AFTER_SECONDS = "1"
+
+
+@web.middleware
+async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Name the request, time it, log it and count it; see ``keys`` for what handlers add."""
+    loop = asyncio.get_running_loop()
+    request[ARRIVED] = arrived = loop.time()
+    offered = request.headers.get(ID_HEADER, "")
+    request[REQUEST_ID] = request_id = offered if SANE_ID.fullmatch(offered) else uuid.uuid4().hex
+    fields: dict[str, object] = {}
+    request[LOG_FIELDS] = fields
+    status = CLIENT_LEFT
+    try:
+        response = await handler(request)
+        response.headers[ID_HEADER] = request_id
+        status = response.status
+        return response
+    finally:
+        seconds = loop.time() - arrived
+        route = request.match_info.route.name
+        if route == "detect":
+            request.app[METRICS].request(str(fields.get("model")), status, seconds)
+        level = logging.INFO if route == "detect" or status >= 400 else logging.DEBUG
+        if log.isEnabledFor(level):
+            line = {
+                "request_id": request_id,
+                "method": request.method,
+                "path": request.path,
+                "status": status,
+                "seconds": round(seconds, 6),
+                "remote": request.remote,
+                **fields,
+            }
+            log.log(level, "request", extra={"request": line})
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn whatever was raised into the JSON that the interface promises."""
+    try:
+        return await handler(request)
+    except errors.GatewayError as error:
+        if isinstance(error, errors.OverloadedError):
+            request.app[METRICS].rejected(error.reason)
+            request[LOG_FIELDS]["reason"] = error.reason
+        elif isinstance(error, errors.ShuttingDownError):
+            request.app[METRICS].rejected(error.code)
+        return _error(request, STATUS[type(error)], error.code, str(error), error)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        code = (error.reason or "error").lower().replace(" ", "_")
+        response = _error(request, error.status, code, _explain(request, error))
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+    except Exception:
+        log.exception(
+            "a defect of the gateway", extra={"request": {"request_id": request[REQUEST_ID]}}
+        )
+        return _error(request, 500, "internal_error", "the gateway failed; its log says why")
+
+
+def _explain(request: web.Request, error: web.HTTPException) -> str:
+    if error.status == 404:
+        return f"there is nothing at {request.path}; detections are at POST /imageDetection"
+    if error.status == 405:
+        return f"{request.path} does not take {request.method}"
+    return error.reason or "the request cannot be answered"
+
+
+def _error(
+    request: web.Request,
+    status: int,
+    code: str,
+    message: str,
+    error: errors.GatewayError | None = None,
+) -> web.Response:
+    request[LOG_FIELDS]["code"] = code
+    request[LOG_FIELDS]["error"] = message
+    body: dict[str, object] = {"message": message, "code": code, "request_id": request[REQUEST_ID]}
+    if isinstance(error, errors.InvalidRequestError):
+        body["errors"] = error.errors
+    response = web.Response(status=status, body=to_json(body), content_type="application/json")
+    if status == 503:
+        response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+    return response

@@ -1,0 +1,82 @@
+"""The JSON of the HTTP interface: what is read, and what is written."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import to_json
+
+from gateway.errors import InvalidJsonError, InvalidRequestError
+from gateway.models import Detection
+
+__all__ = ["DetectionRequest", "detections_json", "parse_request"]
+
+DEFAULT_THRESHOLD = 0.4
+
+
+def _no_boolean(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("is true or false, not a number")
+    return value
+
+
+class DetectionRequest(BaseModel):
+    """The body of ``POST /imageDetection``. Fields beyond these are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    model_name: str = Field(min_length=1, max_length=256)
+    image: str = Field(min_length=1)
+    threshold: Annotated[float, BeforeValidator(_no_boolean)] = Field(
+        DEFAULT_THRESHOLD, ge=0, le=1, allow_inf_nan=False
+    )
+
+
+def parse_request(body: bytes) -> DetectionRequest:
+    """Read a body, whatever its Content-Type said.
+
+    Raises
+    ------
+    InvalidJsonError
+        It is empty or is not JSON.
+    InvalidRequestError
+        It is JSON and not what the contract asks for; every field at fault is named.
+    """
+    if not body.strip():
+        raise InvalidJsonError("the body is empty; send a JSON object")
+    try:
+        return DetectionRequest.model_validate_json(body.removeprefix(b"\xef\xbb\xbf"))
+    except ValidationError as error:
+        mistakes = error.errors(include_url=False, include_context=False, include_input=False)
+    if mistakes[0]["type"] == "json_invalid":
+        raise InvalidJsonError(f"the body is not JSON: {mistakes[0]['msg']}")
+    errors: dict[str, list[str]] = {}
+    for mistake in mistakes:
+        field = ".".join(map(str, mistake["loc"])) or "body"
+        errors.setdefault(field, []).append(mistake["msg"].removeprefix("Value error, "))
+    raise InvalidRequestError(errors)
+
+
+def detections_json(
+    detections: Sequence[Detection],
+    labels: Mapping[int, str],
+    *,
+    controller_time: float,
+    tfserve_time: float,
+) -> bytes:
+    """The answer to ``POST /imageDetection``; times in seconds."""
+    return to_json(
+        {
+            "detections": [
+                {
+                    "class_id": found.class_id,
+                    "score": found.score,
+                    "class_label": labels.get(found.class_id),
+                    "hit_box": {"x1": found.x1, "y1": found.y1, "x2": found.x2, "y2": found.y2},
+                }
+                for found in detections
+            ],
+            "controller_time": controller_time,
+            "tfserve_time": tfserve_time,
+        }
+    )

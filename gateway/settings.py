@@ -1,0 +1,195 @@
+"""Every setting: its name, default, range and meaning. Only here is the environment read."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+__all__ = ["ModelSettings", "Settings", "SettingsInvalidError", "load_settings"]
+
+MIB = 1 << 20
+PREFIX = "APP_"
+
+
+class SettingsInvalidError(Exception):
+    """The settings cannot be used; ``problems`` names every mistake, one a line."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class ModelSettings(BaseModel):
+    """What the gateway is told of one model, beside what TensorFlow Serving says of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    labels: str | None = Field(
+        None, description="`coco`, or the path of a label map: .pbtxt, .json or .txt"
+    )
+
+
+def _model_settings(value: Any) -> Any:
+    """Let a model be given by its labels alone, or by nothing."""
+    if value is None or isinstance(value, str):
+        return {"labels": value or None}
+    return value
+
+
+class Settings(BaseSettings):
+    """The settings of ``serve``: flags win over the environment, it over the file, it over this."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True
+    )
+
+    tfserving: str = Field(
+        "127.0.0.1:8500",
+        min_length=1,
+        description="TensorFlow Serving's gRPC address, HOST:PORT or unix:/path; the environment"
+        " may also give it as APP_TFSERVING_HOST and APP_TFSERVING_PORT",
+    )
+    models: dict[str, Annotated[ModelSettings, BeforeValidator(_model_settings)]] = Field(
+        {},
+        description="models that /readyz asks for, each with its labels: NAME=LABELS, where LABELS"
+        " is `coco` or the path of a label map, or NAME alone; the flag may be repeated",
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    request_timeout: float = Field(
+        5.0, gt=0, le=3600, description="seconds from a request's arrival to its answer, else 504"
+    )
+    decode_threads: int = Field(
+        default_factory=lambda: len(os.sched_getaffinity(0)),
+        ge=1,
+        le=256,
+        description="threads that decode pictures; by default one for each CPU",
+    )
+    max_batch_size: int = Field(32, ge=1, le=4096, description="pictures in one Predict call")
+    max_in_flight: int = Field(
+        2,
+        ge=1,
+        le=256,
+        description="Predict calls that run at the same time, for pictures of one model and shape",
+    )
+    max_queue_size: int = Field(
+        1024,
+        ge=1,
+        le=1_000_000,
+        description="requests that may be read, decoded or wait for a batch, else 503",
+    )
+    max_pending_bytes: int = Field(
+        512 * MIB, ge=MIB, description="memory for bodies and decoded pictures, else 503"
+    )
+    max_body_bytes: int = Field(32 * MIB, ge=1, description="length of a request's body, else 413")
+    max_pixels: int = Field(
+        50_000_000, ge=1, description="width times height of a picture, else 413"
+    )
+    max_message_bytes: int = Field(
+        256 * MIB,
+        ge=MIB,
+        lt=2048 * MIB,
+        description="size of a gRPC message: batches are cut to it, larger answers are refused",
+    )
+    drain_timeout: float = Field(
+        10.0, ge=0, le=3600, description="seconds that requests get to finish after SIGTERM"
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="log lines; auto is text on a terminal and JSON elsewhere"
+    )
+    config: Path | None = Field(None, description="YAML file of settings, under the names above")
+
+    @field_validator("tfserving")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        if value.startswith("unix:"):
+            return value
+        host, colon, port = value.rpartition(":")
+        if not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
+            raise ValueError("is not HOST:PORT, as in localhost:8500")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment under both of its spellings, then the file."""
+        given = init_settings()
+        path = given.get("config") or os.environ.get(f"{PREFIX}CONFIG")
+        return (
+            init_settings,
+            env_settings,
+            _HostAndPort(settings_cls),
+            InitSettingsSource(settings_cls, _read_yaml(Path(path)) if path else {}),
+        )
+
+
+class _HostAndPort(PydanticBaseSettingsSource):
+    """APP_TFSERVING_HOST and APP_TFSERVING_PORT, as the service that this one replaces had them."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        host = os.environ.get(f"{PREFIX}TFSERVING_HOST")
+        port = os.environ.get(f"{PREFIX}TFSERVING_PORT")
+        if not host and not port:
+            return {}
+        return {"tfserving": f"{host or '127.0.0.1'}:{port or 8500}"}
+
+
+def load_settings(flags: dict[str, Any]) -> Settings:
+    """Make the settings of flags, environment and file.
+
+    Raises
+    ------
+    SettingsInvalidError
+        Naming every mistake at once, each with the setting and what was expected.
+    """
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        problems = []
+        for mistake in error.errors():
+            name = ".".join(map(str, mistake["loc"])) or "settings"
+            reason = mistake["msg"].removeprefix("Value error, ")
+            problems.append(f"{name}: {reason[:1].lower()}{reason[1:]} (got {mistake['input']!r})")
+        raise SettingsInvalidError(problems) from None
+    except SettingsError as error:
+        raise SettingsInvalidError([f"{error}: {error.__cause__}"]) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise SettingsInvalidError([f"config: cannot read {path}: {error.strerror}"]) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsInvalidError([f"config: {path} is not YAML: {error}"]) from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise SettingsInvalidError([f"config: {path} holds no mapping of settings"])
+    return {str(name): value for name, value in content.items()}

@@ -1,0 +1,71 @@
+"""The application over real HTTP, in front of the fake TensorFlow Serving."""
+
+import base64
+import io
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient
+from PIL import Image
+
+from gateway.app import create_app
+from gateway.settings import Settings, load_settings
+
+Start = Callable[..., Awaitable[TestClient]]
+
+
+@pytest.fixture
+def settings(serving, monkeypatch) -> Callable[..., Settings]:
+    """Settings for the fake, with changes; the environment of the tests is kept out."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"APP_{name.upper()}", raising=False)
+
+    def make(**changes: Any) -> Settings:
+        return load_settings({"tfserving": serving.address, "request_timeout": 60, **changes})
+
+    return make
+
+
+@pytest.fixture
+def start(aiohttp_client, settings) -> Start:
+    """Start a gateway with changed settings; a client of it."""
+
+    async def run(**changes: Any) -> TestClient:
+        app = create_app(settings(**changes))
+        return await aiohttp_client(app, server_kwargs={"handler_cancellation": True})
+
+    return run
+
+
+@pytest.fixture
+async def gateway(start) -> TestClient:
+    return await start()
+
+
+@pytest.fixture
+def photo() -> Callable[..., str]:
+    """A picture of one colour, as base64 of an image file."""
+
+    def make(
+        color: tuple[int, int, int] = (30, 40, 50),
+        size: tuple[int, int] = (64, 48),
+        file_format: str = "PNG",
+    ) -> str:
+        file = io.BytesIO()
+        Image.new("RGB", size, color).save(file, file_format)
+        return base64.b64encode(file.getvalue()).decode()
+
+    return make
+
+
+@pytest.fixture
+def ask(photo) -> Callable[..., Awaitable[tuple[int, Any]]]:
+    """Post a request for detections; its status and its JSON."""
+
+    async def post(client: TestClient, headers: Any = None, **body: Any) -> tuple[int, Any]:
+        body = {"model_name": "colors", "image": photo(), **body}
+        response = await client.post("/imageDetection", json=body, headers=headers)
+        return response.status, await response.json()
+
+    return post
