@@ -101,6 +101,8 @@ class FakeServing(
     metadata_calls: int = 0
     abort: tuple[grpc.StatusCode, str] | None = None
     gate: asyncio.Event | None = None
+    metadata_gate: asyncio.Event | None = None
+    metadata_asked: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     arrived: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     server: Any = None
 
@@ -155,6 +157,9 @@ class FakeServing(
 
     async def GetModelMetadata(self, request: Any, context: Any) -> Message:  # noqa: N802 - gRPC's name
         self.metadata_calls += 1
+        self.metadata_asked.release()
+        if self.metadata_gate is not None:
+            await self.metadata_gate.wait()
         model = await self._model(request.model_spec, context)
         response = get_model_metadata_pb2.GetModelMetadataResponse()
         response.model_spec.name = request.model_spec.name
