@@ -1,6 +1,6 @@
 """The composition root: every part is made, joined and ended here."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp import web
@@ -27,16 +27,27 @@ def create_app(settings: Settings) -> web.Application:
     Raises
     ------
     ValueError
-        A label map cannot be read; the message names the file and the line.
+        A label map cannot be read; the message names each that is at fault, one a line.
     """
     app = web.Application(middlewares=[observe, answer_errors])
     app[SETTINGS] = settings
-    app[LABELS] = {
-        name: load_labels(model.labels) for name, model in settings.models.items() if model.labels
-    }
+    app[LABELS] = _labels(settings)
     app.add_routes(routes())
     app.cleanup_ctx.append(_detector)
     return app
+
+
+def _labels(settings: Settings) -> dict[str, Mapping[int, str]]:
+    labels, problems = {}, []
+    for name, model in settings.models.items():
+        if model.labels:
+            try:
+                labels[name] = load_labels(model.labels)
+            except ValueError as error:
+                problems.append(f"labels of model {name!r}: {error}")
+    if problems:
+        raise ValueError("\n".join(problems))
+    return labels
 
 
 async def _detector(app: web.Application) -> AsyncIterator[None]:

@@ -1,0 +1,38 @@
+# The same words that the README and CI use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint proto clean
+
+demo: $(VENV)/.demo
+	$(BIN)/tfserving-gateway demo
+
+test: $(VENV)/.test lint
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-report=json:.coverage.json
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Needs grpcio-tools; an older one makes code that more releases of protobuf can run.
+proto: $(VENV)/.test
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. gateway/tfserving/tfserving.proto
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV); TensorFlow is large, so this takes a minute or two …"
+	$(BIN)/python -m pip install --progress-bar on -e '.[embedded]'
+	@touch $@
+
+$(VENV)/.test: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV); TensorFlow is large, so this takes a minute or two …"
+	$(BIN)/python -m pip install --progress-bar on -e '.[embedded,test]'
+	@touch $@

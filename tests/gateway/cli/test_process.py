@@ -1,0 +1,102 @@
+"""The gateway as a process: settings from the environment, readiness, and a clean end."""
+
+import asyncio
+import json
+import re
+import signal
+import socket
+
+import aiohttp
+import pytest
+
+
+@pytest.fixture
+async def http():
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+async def started(process) -> str:
+    return (await process.line(r"listening on (http://[\w.:]+)"))[1]
+
+
+async def post(http, url: str, photo) -> tuple[int, dict]:
+    body = {"model_name": "colors", "image": photo()}
+    async with http.post(f"{url}/imageDetection", json=body) as response:
+        return response.status, await response.json()
+
+
+async def test_serve_and_stop(spawn, serving, http, photo):
+    """SIGTERM: not ready, new requests are refused, those inside are answered, then exit 0."""
+    host, port = serving.address.split(":")
+    gateway = await spawn("serve", "--port", "0", APP_TFSERVING_HOST=host, APP_TFSERVING_PORT=port)
+    url = await started(gateway)
+    assert (await post(http, url, photo))[0] == 200
+    serving.gate = asyncio.Event()
+    await serving.arrived.acquire()
+    inside = asyncio.ensure_future(post(http, url, photo))
+    await serving.arrived.acquire()
+    gateway.signal(signal.SIGTERM)
+    await gateway.line("stopping")
+    async with http.get(f"{url}/readyz") as response:
+        assert (response.status, (await response.json())["reason"]) == (503, "shutting down")
+    status, answer = await post(http, url, photo)
+    assert (status, answer["code"]) == (503, "shutting_down")
+    serving.gate.set()
+    assert (await inside)[0] == 200
+    assert await gateway.end() == 0
+
+
+async def test_stop_gives_up_after_drain_timeout(spawn, serving, http, photo):
+    """What has no answer when drain_timeout is over is not waited for; the exit is still clean."""
+    gateway = await spawn(
+        "serve", "--port", "0", "--tfserving", serving.address, "--drain-timeout", "0.2",
+        "--request-timeout", "60",
+    )  # fmt: skip
+    url = await started(gateway)
+    serving.gate = asyncio.Event()
+    inside = asyncio.ensure_future(post(http, url, photo))
+    await serving.arrived.acquire()
+    gateway.signal(signal.SIGINT)
+    assert await gateway.end() == 0
+    with pytest.raises(aiohttp.ClientError):
+        await inside
+    serving.gate.set()
+
+
+async def test_json_log_lines(spawn, serving, http, photo):
+    """Away from a terminal every log line is one JSON object; a request's fields are at its top."""
+    gateway = await spawn("serve", "--port", "0", "--tfserving", serving.address)
+    url = await started(gateway)
+    await post(http, url, photo)
+    line = json.loads((await gateway.line("request_id")).string)
+    assert line.keys() >= {"time", "level", "message", "request_id", "status", "seconds", "model"}
+    gateway.signal(signal.SIGTERM)
+    assert await gateway.end() == 0
+    assert all(json.loads(line) for line in gateway.lines)
+
+
+async def test_text_log_lines(spawn, serving, http, photo):
+    """--log-format text gives lines for people."""
+    gateway = await spawn(
+        "serve", "--port", "0", "--tfserving", serving.address, "--log-format", "text"
+    )
+    url = await started(gateway)
+    await post(http, url, photo)
+    found = await gateway.line("status=200")
+    assert re.match(r"\d\d:\d\d:\d\d INFO +request  request_id=\w+ method=POST", found.string)
+
+
+async def test_port_that_is_taken(spawn):
+    """A port that is taken is told in a line, with exit status 1."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        gateway = await spawn("serve", "--port", str(taken.getsockname()[1]))
+        assert await gateway.end() == 1
+    assert "cannot listen on 127.0.0.1:" in gateway.lines[-1]
+
+
+async def test_backend_without_a_model(spawn, tmp_path):
+    """The embedded server says in a line that its directory is not there."""
+    backend = await spawn("backend", "--model-base-path", str(tmp_path / "nothing"))
+    assert await backend.end() == 1
+    assert "is not a directory" in backend.lines[-1]
