@@ -145,8 +145,9 @@ def tensor_to_array(tensor: pb.TensorProto, name: str = "tensor") -> NDArray[Any
 def _values(tensor: pb.TensorProto, name: str) -> NDArray[Any]:
     number = tensor.dtype
     if number == pb.DT_STRING:
-        strings = np.empty(len(tensor.string_val), dtype=object)
-        strings[:] = list(tensor.string_val)
+        found = _packed_strings(tensor, name) if tensor.tensor_content else tensor.string_val
+        strings = np.empty(len(found), dtype=object)
+        strings[:] = list(found)
         return strings
     dtype = _DTYPES.get(number)
     if dtype is None:
@@ -166,6 +167,32 @@ def _values(tensor: pb.TensorProto, name: str) -> NDArray[Any]:
     if np.any(values != wide):
         raise BackendAnswerInvalidError(f"output {name!r} has a value that {dtype} cannot hold")
     return values.view(dtype)
+
+
+def _packed_strings(tensor: pb.TensorProto, name: str) -> list[bytes]:
+    """Strings as a server packs them: all their lengths as varints, then all their bytes.
+
+    (EncodeStringList in tensorflow/core/platform/tensor_coding.cc)
+    """
+    packed, at, lengths = tensor.tensor_content, 0, []
+    damage = BackendAnswerInvalidError(f"output {name!r} ends in the middle of a value")
+    for _ in range(math.prod(dim.size for dim in tensor.tensor_shape.dim)):
+        length = shift = 0
+        while True:
+            if at >= len(packed) or shift > 56:
+                raise damage
+            length |= (packed[at] & 0x7F) << shift
+            at, shift = at + 1, shift + 7
+            if packed[at - 1] < 0x80:
+                break
+        lengths.append(length)
+    strings = []
+    for length in lengths:
+        strings.append(packed[at : at + length])
+        at += length
+    if at != len(packed):
+        raise damage
+    return strings
 
 
 def _integers(tensor: pb.TensorProto, number: int) -> Sequence[int]:

@@ -131,8 +131,16 @@ def same_bits(got: np.ndarray, expected: np.ndarray) -> None:
 def test_strings_are_read():
     """A string tensor becomes an array of bytes objects in its shape."""
     array = np.array([[b"a", b"\xff\x00"], [b"", b"long" * 99]], object)
-    got = read(tf.make_tensor_proto(array, dtype=tf.string))
-    assert got.tolist() == array.tolist()
+    tensor = tf.make_tensor_proto(array, dtype=tf.string)
+    assert read(tensor).tolist() == array.tolist()
+    # As tensor_content: the lengths as varints (396 is 0x8c 0x03), then the bytes.
+    del tensor.string_val[:]
+    tensor.tensor_content = b"\x01\x02\x00\x8c\x03" + b"".join(array.ravel())
+    assert read(tensor).tolist() == array.tolist()
+    for damaged in (tensor.tensor_content[:-1], tensor.tensor_content[:4], b"\xff" * 20):
+        tensor.tensor_content = damaged
+        with pytest.raises(BackendAnswerInvalidError, match="middle of a value"):
+            read(tensor)
 
 
 def test_the_last_value_stands_for_those_missing():

@@ -1,0 +1,115 @@
+"""A picture as a client sent it, and as models want it."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.errors import ImageTooLargeError, InvalidImageError
+from gateway.imaging import formats, jpeg, pillow, pixels
+from gateway.imaging.formats import Format
+
+# The limit of libpng unless it is told otherwise, and TensorFlow does not tell it.
+_PNG_MAX_SIDE = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture whose header has been read; :func:`open_picture` makes it.
+
+    Immutable: its methods may be called from any thread and more than once, and each call decodes
+    anew. ``height`` and ``width`` are those of the upright picture.
+    """
+
+    height: int
+    width: int
+    _data: bytes = field(repr=False)
+    _format: Format
+    _orientation: int
+
+    def to_rgb(self, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """The upright picture, C-contiguous uint8 [height, width, 3] in RGB, maybe read-only.
+
+        The first frame; EXIF orientation applied; alpha dropped, not blended; 16 bits scaled to 8
+        by their upper byte. ``size`` is (height, width): as ``tf.image.resize(method="bilinear",
+        antialias=False)`` does it, within 1 of 255; by default the picture is left as large as it
+        is.
+
+        Raises:
+            InvalidImageError: the picture is truncated or damaged.
+        """
+        stored, _ = self._decode()
+        if size is not None:  # before it is turned: fewer pixels to move
+            stored = pixels.resize(stored, self._as_stored(size))
+        return pixels.upright(stored, self._orientation)
+
+    def to_encoded(self) -> bytes:
+        """The upright picture in a file, for a model that decodes it itself.
+
+        ``tf.io.decode_image(channels=3)`` reads it to what :meth:`to_rgb` returns, or, of a JPEG,
+        to what its own decoder makes of it. The client's own bytes where they will do, else a PNG.
+        All pixels have been decoded once, so a picture that cannot be read never gets into a batch
+        with others.
+
+        Raises:
+            InvalidImageError: the picture is truncated or damaged.
+            ImageTooLargeError: a side is longer than a decoder of PNG accepts.
+        """
+        if max(self.height, self.width) > _PNG_MAX_SIDE:
+            raise ImageTooLargeError(
+                f"the picture is {self.width}x{self.height}; for this model no side may be longer "
+                f"than {_PNG_MAX_SIDE} pixels"
+            )
+        stored, is_plain = self._decode()
+        if self._format == "PNG":
+            is_plain = formats.png_is_plain(self._data)
+        if is_plain and self._orientation == 1:
+            return self._data
+        return pixels.encode_png(pixels.upright(stored, self._orientation))
+
+    def _decode(self) -> tuple[NDArray[np.uint8], bool]:
+        """The pixels as stored, and whether it is a JPEG that no decoder could trip over."""
+        if self._format == "JPEG":
+            jpeg.check_scans(self._data)
+            try:
+                return jpeg.decode(self._data), True
+            except ValueError:
+                pass  # Pillow decides
+        size = self._as_stored((self.height, self.width))
+        return pillow.decode(self._data, self._format, size), False
+
+    def _as_stored(self, size: tuple[int, int]) -> tuple[int, int]:
+        return size[::-1] if pixels.swaps_sides(self._orientation) else size
+
+
+def open_picture(data: bytes, *, max_pixels: int) -> Picture:
+    """Read the header of a JPEG, PNG, WebP, GIF or BMP file; no pixel is decoded or made room for.
+
+    Raises:
+        InvalidImageError: it is none of these, or its header is truncated or damaged.
+        ImageTooLargeError: it has more than ``max_pixels`` pixels.
+    """
+    format_ = formats.identify(data)
+    if format_ is None:
+        raise InvalidImageError("is not a JPEG, PNG, WebP, GIF or BMP picture")
+    height, width = _read_size(data, format_)
+    if height < 1 or width < 1:
+        raise InvalidImageError(formats.DAMAGED)
+    if height * width > max_pixels:
+        raise ImageTooLargeError(
+            f"the picture has {height * width} pixels ({width}x{height}); the limit is {max_pixels}"
+        )
+    exif = formats.find_exif(data, format_)
+    orientation = pillow.read_orientation(exif) if exif else 1
+    if pixels.swaps_sides(orientation):
+        height, width = width, height
+    return Picture(height, width, data, format_, orientation)
+
+
+def _read_size(data: bytes, format_: Format) -> tuple[int, int]:
+    if format_ == "JPEG":
+        try:
+            return jpeg.read_size(data)
+        except ValueError:
+            return pillow.read_jpeg_size(data)
+    return formats.read_size(data, format_)
