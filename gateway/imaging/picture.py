@@ -46,10 +46,10 @@ class Picture:
     def to_encoded(self) -> bytes:
         """The upright picture in a file, for a model that decodes it itself.
 
-        ``tf.io.decode_image(channels=3)`` reads it to what :meth:`to_rgb` returns, or, of a JPEG,
-        to what its own decoder makes of it. The client's own bytes where they will do, else a PNG.
-        All pixels have been decoded once, so a picture that cannot be read never gets into a batch
-        with others.
+        ``tf.io.decode_image(channels=3)`` reads it to what :meth:`to_rgb` returns; of a JPEG, to
+        that but for the few levels by which its faster inverse transform is off. The client's own
+        bytes where they will do, else a PNG. All pixels have been decoded once, so a picture that
+        cannot be read never gets into a batch with others.
 
         Raises:
             InvalidImageError: the picture is truncated or damaged.
