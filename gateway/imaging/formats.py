@@ -156,6 +156,11 @@ def png_is_plain(data: bytes) -> bool:
         return False
 
 
+def swaps_sides(orientation: int) -> bool:
+    """Whether a picture of this EXIF orientation is stored with its height for its width."""
+    return orientation >= 5  # 5 to 8 lie on their side
+
+
 def find_exif(data: bytes, format_: Format) -> bytes | None:
     """The EXIF block, a TIFF file in small, if there is one; never an error."""
     try:

@@ -49,9 +49,10 @@ def check_scans(data: bytes) -> None:
     Raises:
         InvalidImageError: it has more than ``MAX_SCANS`` scans.
     """
-    stored = np.frombuffer(data, np.uint8)
     # The marker and the upper byte of its length. In pixels FF is escaped; in whatever else a file
     # holds, such as the film behind a phone's photograph, chance makes one in 16 MB.
-    starts = (stored[:-2] == 0xFF) & (stored[1:-1] == 0xDA) & (stored[2:] == 0)
+    stored = np.frombuffer(data, np.uint8)
+    middles = np.flatnonzero(stored[1:-1] == 0xDA)
+    starts = (stored[middles] == 0xFF) & (stored[middles + 2] == 0)
     if np.count_nonzero(starts) > MAX_SCANS:
         raise InvalidImageError(f"has more than {MAX_SCANS} scans")

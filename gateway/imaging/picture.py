@@ -6,8 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import ImageTooLargeError, InvalidImageError
-from gateway.imaging import formats, jpeg, pillow, pixels
+from gateway.imaging import formats, jpeg
 from gateway.imaging.formats import Format
+
+# OpenCV and Pillow are imported by the first picture that needs them: they are a fifth of the
+# memory of an idle process, and a model that takes JPEGs as they are needs neither.
 
 # The limit of libpng unless it is told otherwise, and TensorFlow does not tell it.
 _PNG_MAX_SIDE = 1_000_000
@@ -39,6 +42,10 @@ class Picture:
             InvalidImageError: the picture is truncated or damaged.
         """
         stored, _ = self._decode()
+        if size is None and self._orientation == 1:
+            return stored
+        from gateway.imaging import pixels  # noqa: PLC0415 - see above
+
         if size is not None:  # before it is turned: fewer pixels to move
             stored = pixels.resize(stored, self._as_stored(size))
         return pixels.upright(stored, self._orientation)
@@ -65,6 +72,8 @@ class Picture:
             is_plain = formats.png_is_plain(self._data)
         if is_plain and self._orientation == 1:
             return self._data
+        from gateway.imaging import pixels  # noqa: PLC0415 - see above
+
         return pixels.encode_png(pixels.upright(stored, self._orientation))
 
     def _decode(self) -> tuple[NDArray[np.uint8], bool]:
@@ -75,11 +84,13 @@ class Picture:
                 return jpeg.decode(self._data), True
             except ValueError:
                 pass  # Pillow decides
+        from gateway.imaging import pillow  # noqa: PLC0415 - see above
+
         size = self._as_stored((self.height, self.width))
         return pillow.decode(self._data, self._format, size), False
 
     def _as_stored(self, size: tuple[int, int]) -> tuple[int, int]:
-        return size[::-1] if pixels.swaps_sides(self._orientation) else size
+        return size[::-1] if formats.swaps_sides(self._orientation) else size
 
 
 def open_picture(data: bytes, *, max_pixels: int) -> Picture:
@@ -100,8 +111,8 @@ def open_picture(data: bytes, *, max_pixels: int) -> Picture:
             f"the picture has {height * width} pixels ({width}x{height}); the limit is {max_pixels}"
         )
     exif = formats.find_exif(data, format_)
-    orientation = pillow.read_orientation(exif) if exif else 1
-    if pixels.swaps_sides(orientation):
+    orientation = _read_orientation(exif) if exif else 1
+    if formats.swaps_sides(orientation):
         height, width = width, height
     return Picture(height, width, data, format_, orientation)
 
@@ -111,5 +122,13 @@ def _read_size(data: bytes, format_: Format) -> tuple[int, int]:
         try:
             return jpeg.read_size(data)
         except ValueError:
+            from gateway.imaging import pillow  # noqa: PLC0415 - see above
+
             return pillow.read_jpeg_size(data)
     return formats.read_size(data, format_)
+
+
+def _read_orientation(exif: bytes) -> int:
+    from gateway.imaging import pillow  # noqa: PLC0415 - see above
+
+    return pillow.read_orientation(exif)

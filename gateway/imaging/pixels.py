@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.imaging.formats import swaps_sides
+
 # The threads are ours: one picture a thread. OpenCV's own pool would compete with them for the same
 # cores. The setting is the process's, and nobody else here uses OpenCV, so it is made on import.
 cv2.setNumThreads(1)
-
-_SWAPS_SIDES = 5  # the EXIF orientations from here on lie on their side
 
 
 def resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -23,11 +23,6 @@ def resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     resized = np.empty((height, width, 3), np.uint8)
     cv2.resize(pixels, (width, height), dst=resized, interpolation=cv2.INTER_LINEAR)
     return resized
-
-
-def swaps_sides(orientation: int) -> bool:
-    """Whether a picture of this EXIF orientation is stored with its height for its width."""
-    return orientation >= _SWAPS_SIDES
 
 
 def upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
