@@ -9,7 +9,8 @@ demo: $(VENV)/.demo
 	$(BIN)/tfserving-gateway demo
 
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-report=json:.coverage.json
+	$(BIN)/python -m pytest -q tests/batching --cov=batching --cov-fail-under=100
+	$(BIN)/python -m pytest --cov --cov-fail-under=90
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -41,7 +41,8 @@ async def test_max_body_bytes_is_not_cut_short_by_aiohttp(start):
     Image.effect_noise((1300, 1300), 100).save(file, "PNG")
     image = base64.b64encode(file.getvalue()).decode()
     assert len(image) > 1 << 20
-    assert (await gateway.post("/imageDetection", data=body_of(image))).status == 200
+    body = io.BytesIO(body_of(image))
+    assert (await gateway.post("/imageDetection", data=body)).status == 200
 
 
 def bomb(side: int) -> str:
