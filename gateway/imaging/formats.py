@@ -19,6 +19,8 @@ _PLAIN_PNG_LAYOUT = re.compile(
     rb"IHDR(?:(?!tRNS)[a-z][A-Za-z]{3})*(?:IDAT)+(?:[a-z][A-Za-z]{3})*IEND"
 )
 DAMAGED = "is truncated or damaged"
+_SCAN = 0xDA
+_MAX_SEGMENTS = 1000  # before the first scan; a camera's thumbnails and profiles take some dozens
 _MAX_EXIF_BYTES = 1 << 16  # what a JPEG segment holds; a longer block is no camera's
 
 
@@ -177,18 +179,44 @@ def find_exif(data: bytes, format_: Format) -> bytes | None:
     return exif if exif and len(exif) <= _MAX_EXIF_BYTES else None
 
 
-def _jpeg_exif(data: bytes) -> bytes | None:
-    found = data.find(b"Exif\0\0", 0, _MAX_EXIF_BYTES)
-    if found < 0:
-        return None
-    position = 2
-    while position < found - 4:  # from segment to segment, so that a thumbnail's is not taken
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, start and end of the content of each segment up to the first scan, which is the last.
+
+    The second byte of a marker stands for it. Where a segment is not followed by another, or after
+    ``_MAX_SEGMENTS`` of them, there is no more to come.
+
+    Raises:
+        struct.error, IndexError: the file is cut.
+    """
+    position, marker = 2, 0
+    for _ in range(_MAX_SEGMENTS):
+        if data[position] != 0xFF or marker == _SCAN:
+            return
+        marker = data[position + 1]
         (length,) = struct.unpack_from(">H", data, position + 2)
+        yield marker, position + 4, position + 2 + length
         position += 2 + length
-    if position != found - 4 or data[position : position + 2] != b"\xff\xe1":
-        return None
-    (length,) = struct.unpack_from(">H", data, position + 2)
-    return data[found + 6 : position + 2 + length]
+
+
+def jpeg_has_one_scan(data: bytes) -> bool:
+    """Whether it is sequential and its first scan holds all components: then there is no other."""
+    components = 0
+    try:
+        for marker, start, _ in jpeg_segments(data):
+            if marker in (0xC0, 0xC1):  # the frame: baseline, extended sequential
+                components = data[start + 5]
+            elif marker == _SCAN:
+                return components == data[start]
+    except (struct.error, IndexError):
+        pass
+    return False
+
+
+def _jpeg_exif(data: bytes) -> bytes | None:
+    for marker, start, end in jpeg_segments(data):
+        if marker == 0xE1 and data.startswith(b"Exif\0\0", start):
+            return data[start + 6 : end]
+    return None
 
 
 def _webp_exif(data: bytes) -> bytes | None:

@@ -9,7 +9,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from gateway.errors import InvalidImageError
-from gateway.imaging.formats import DAMAGED
+from gateway.imaging.formats import DAMAGED, jpeg_has_one_scan
 
 # A progressive file may hold any number of scans, and each costs a pass over all pixels: 70 bytes
 # for 40 ms at 48 megapixels. Encoders write about 10.
@@ -49,6 +49,8 @@ def check_scans(data: bytes) -> None:
     Raises:
         InvalidImageError: it has more than ``MAX_SCANS`` scans.
     """
+    if jpeg_has_one_scan(data):  # libjpeg takes a second one for an error
+        return
     # The marker and the upper byte of its length. In pixels FF is escaped; in whatever else a file
     # holds, such as the film behind a phone's photograph, chance makes one in 16 MB.
     stored = np.frombuffer(data, np.uint8)
