@@ -60,7 +60,8 @@ async def _detector(app: web.Application) -> AsyncIterator[None]:
     )
     executor = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
     app[METRICS] = metrics = Metrics(
-        lambda name: name in settings.models or name in app[DETECTOR].catalog.seen
+        lambda name: name in settings.models or name in app[DETECTOR].catalog.seen,
+        shared=settings.workers > 1,
     )
     app[DETECTOR] = detector = Detector(client, executor, settings, metrics)
     for name, text, read in (

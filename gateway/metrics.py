@@ -11,6 +11,7 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from gateway.detector import Lane
 
@@ -29,11 +30,14 @@ class Metrics:
     """Counts and times, in a registry of its own.
 
     ``is_known`` tells which models may appear as a label; every other name, which a client may have
-    made up, is counted as "unknown".
+    made up, is counted as "unknown". ``shared`` says that other processes count into the same
+    figures, in prometheus_client's multiprocess mode: each exposes the sum of all.
     """
 
-    def __init__(self, is_known: Callable[[str], bool]) -> None:
+    def __init__(self, is_known: Callable[[str], bool], *, shared: bool = False) -> None:
         self._is_known = is_known
+        self._shared = shared
+        self._gauges: list[tuple[Gauge, Callable[[], float]]] = []
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = Counter(
@@ -61,18 +65,32 @@ class Metrics:
         return Histogram(name, text, ["model"], registry=self._registry, buckets=SECONDS)
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """Show a value that is read when Prometheus asks for it."""
-        Gauge(name, text, registry=self._registry).set_function(read)
+        """Show a value: ``read`` when Prometheus asks or, when shared, after each request."""
+        gauge = Gauge(name, text, registry=self._registry, multiprocess_mode="livesum")
+        if self._shared:
+            self._gauges.append((gauge, read))
+        else:
+            gauge.set_function(read)
 
     def expose(self) -> bytes:
         """Everything, in Prometheus' text format."""
-        return generate_latest(self._registry)
+        if not self._shared:
+            return generate_latest(self._registry)
+        self._publish()
+        everybody = CollectorRegistry()
+        MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]  # it has no types
+        return generate_latest(everybody)
+
+    def _publish(self) -> None:
+        for gauge, read in self._gauges:
+            gauge.set(read())
 
     def request(self, model_name: str, status: int, seconds: float) -> None:
         """A request for detections ended with an HTTP status; 499 when its client left."""
         model = model_name if self._is_known(model_name) else UNKNOWN
         self._requests.labels(model, str(status)).inc()
         self._controller.labels(model).observe(seconds)
+        self._publish()
 
     def rejected(self, reason: str) -> None:
         """A request was refused because of the limit ``reason``."""

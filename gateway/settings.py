@@ -73,6 +73,13 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="processes; more than one only where one event loop is full, since each has"
+        " batches, limits and decoding threads of its own",
+    )
     request_timeout: float = Field(
         5.0, gt=0, le=3600, description="seconds from a request's arrival to its answer, else 504"
     )

@@ -18,6 +18,7 @@ METAVARS = {
     "models": "NAME=LABELS",
     "request_timeout": "SECONDS",
     "drain_timeout": "SECONDS",
+    "workers": "PROCESSES",
     "max_in_flight": "CALLS",
     "max_queue_size": "REQUESTS",
     "max_batch_size": "PICTURES",
@@ -64,13 +65,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_serve(commands: Any) -> None:
     def run(args: argparse.Namespace) -> int:
-        from gateway.cli.serve import run  # noqa: PLC0415 - see above
-
         given = {name: getattr(args, name) for name, _, _ in setting_flags()}
         flags = {name: value for name, value in given.items() if value is not None}
         if "models" in flags:
             flags["models"] = dict(pair.partition("=")[::2] for pair in flags["models"])
-        return run(load_settings(flags))
+        settings = load_settings(flags)
+        if settings.workers > 1:
+            from gateway.cli.workers import run  # noqa: PLC0415 - see above
+        else:
+            from gateway.cli.serve import run  # noqa: PLC0415 - see above
+
+        return run(settings)
 
     parser = commands.add_parser(
         "serve",

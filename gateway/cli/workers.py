@@ -1,0 +1,130 @@
+"""``serve --workers N``: gunicorn keeps N processes of the gateway behind one port."""
+
+import os
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.glogging import Logger
+
+from gateway.logs import configure_logs
+from gateway.settings import Settings
+
+__all__ = ["run"]
+
+BOOT_ERROR = 4  # gunicorn ends for good when a worker exits with it
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT, then let requests finish; returns 0.
+
+    Each worker has limits of its own; unless told otherwise, they share the CPUs' decoding threads
+    out among them. /metrics, whichever worker answers it, is the sum over all.
+    """
+    configure_logs(settings.log_format)
+    # To be set before prometheus_client is imported, which happens in the workers.
+    counts = tempfile.mkdtemp(prefix="gateway-metrics-")
+    os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", counts)
+    if "decode_threads" not in settings.model_fields_set:
+        threads = max(1, settings.decode_threads // settings.workers)
+        settings = settings.model_copy(update={"decode_threads": threads})
+    try:
+        _Gateways(settings, on_exit=lambda _: shutil.rmtree(counts, ignore_errors=True)).run()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    """Nothing of the gateway is imported before the fork: channels do not survive one."""
+
+    def __init__(self, settings: Settings, *, on_exit: Callable[[Arbiter], None]) -> None:
+        self._settings = settings
+        self._on_exit = on_exit
+        super().__init__()
+
+    def load_config(self) -> None:
+        settings = self._settings
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        options: dict[str, Any] = {
+            "bind": f"{host}:{settings.port}",
+            "workers": settings.workers,
+            "worker_class": "aiohttp.GunicornWebWorker",
+            "graceful_timeout": max(1, round(settings.drain_timeout)),
+            "logger_class": _Logger,
+            "when_ready": _announce,
+            "post_fork": _take_turns,
+            "child_exit": _forget,
+            "on_exit": self._on_exit,
+            "control_socket_disable": True,
+        }
+        for name, value in options.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def load(self) -> Callable[[], Any]:
+        return self._runner
+
+    async def _runner(self) -> web.AppRunner:
+        from gateway.app import create_app  # noqa: PLC0415 - see above
+
+        try:
+            app = create_app(self._settings)
+        except ValueError as error:
+            print(f"tfserving-gateway: {error}", file=sys.stderr)
+            raise SystemExit(BOOT_ERROR) from error
+        return web.AppRunner(
+            app,
+            handler_cancellation=True,
+            access_log=None,
+            shutdown_timeout=self._settings.drain_timeout,
+        )
+
+
+class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's lines in our format: they go up to the root's handler."""
+
+    def setup(self, cfg: Any) -> None:
+        self.error_log.propagate = True
+
+
+def _announce(arbiter: Arbiter) -> None:
+    host, port = arbiter.LISTENERS[0].sock.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    arbiter.log.info("listening on %s", url)
+
+
+def _forget(_: Arbiter, worker: Any) -> None:
+    """Drop what only a living worker counts, such as its queue."""
+    from prometheus_client.multiprocess import mark_process_dead  # noqa: PLC0415 - see above
+
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]  # it has no types
+
+
+def _take_turns(_: Arbiter, worker: Any) -> None:
+    worker.sockets = [_TurnSocket(fileno=os.dup(one.fileno())) for one in worker.sockets]
+
+
+class _TurnSocket(socket.socket):
+    """Gives one connection each time the event loop looks.
+
+    asyncio would accept all that are pending, and one worker would get the whole of a burst.
+    """
+
+    _taken = False
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        self._taken = not self._taken
+        if not self._taken:
+            raise BlockingIOError
+        try:
+            return super().accept()
+        except OSError:
+            self._taken = False
+            raise

@@ -1,0 +1,61 @@
+"""Several processes behind one port."""
+
+import asyncio
+import re
+import signal
+from pathlib import Path
+
+import aiohttp
+
+
+async def test_workers_share_the_port_and_the_metrics(spawn, serving, photo, tmp_path):
+    """Whichever worker answers /metrics, it counts what all were sent; SIGTERM ends them all."""
+    gateway = await spawn(
+        "serve", "--port", "0", "--workers", "2", "--tfserving", serving.address,
+        TMPDIR=str(tmp_path),
+    )  # fmt: skip
+    url = (await gateway.line(r"listening on (http://[\w.:]+)"))[1]
+    body = {"model_name": "colors", "image": photo()}
+
+    async def post(_: int) -> int:
+        # A connection of its own each time, so that the kernel spreads them over the workers.
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{url}/imageDetection", json=body) as response,
+        ):
+            return response.status
+
+    assert await asyncio.gather(*map(post, range(60))) == [200] * 60
+    for _ in range(8):
+        async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as response:
+            text = await response.text()
+        assert 'gateway_requests_total{model="colors",status="200"} 60.0' in text
+        assert 'gateway_tfserve_seconds_count{model="colors"}' in text
+        assert re.search(r'gateway_batch_size_sum{model="colors"} 60.0', text)
+        assert "gateway_queue_depth 0.0" in text
+        assert "gateway_requests_inside 0.0" in text
+    workers = children(gateway.process.pid)
+    assert len(workers) == 2
+    counted = {re.search(r"_(\d+)\.db$", path.name)[1] for path in tmp_path.rglob("counter_*.db")}
+    assert counted == set(workers)
+    gateway.signal(signal.SIGTERM)
+    assert await gateway.end() == 0
+    assert not list(tmp_path.iterdir())
+    assert not [pid for pid in workers if alive(pid)]
+
+
+def children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def alive(pid: str) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+async def test_workers_that_cannot_start(spawn, tmp_path):
+    """A label map at fault is told, and ends the command rather than being tried for ever."""
+    gateway = await spawn(
+        "serve", "--port", "0", "--workers", "2", "--models", f"a={tmp_path}/nothing.txt"
+    )
+    assert await gateway.end() != 0
+    assert "nothing.txt" in "".join(gateway.lines)
