@@ -12,6 +12,7 @@ from gateway.app import create_app
 from gateway.cli.errors import CommandError
 from gateway.keys import ADMISSION
 from gateway.logs import configure_logs
+from gateway.memory import keep_freed_memory
 from gateway.settings import Settings
 
 __all__ = ["run", "serve"]
@@ -27,6 +28,7 @@ def run(settings: Settings) -> int:
     CommandError
         A label map cannot be read, or the address cannot be listened on.
     """
+    keep_freed_memory()
     configure_logs(settings.log_format)
     asyncio.run(serve(settings, ready=lambda url: log.info("listening on %s", url)))
     return 0

@@ -14,6 +14,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from gateway.logs import configure_logs
+from gateway.memory import keep_freed_memory
 from gateway.settings import Settings
 
 __all__ = ["run"]
@@ -27,6 +28,7 @@ def run(settings: Settings) -> int:
     Each worker has limits of its own; unless told otherwise, they share the CPUs' decoding threads
     out among them. /metrics, whichever worker answers it, is the sum over all.
     """
+    keep_freed_memory()
     configure_logs(settings.log_format)
     # To be set before prometheus_client is imported, which happens in the workers.
     counts = tempfile.mkdtemp(prefix="gateway-metrics-")

@@ -1,5 +1,6 @@
 """From the outputs of a detector to detections, row by row."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -43,24 +44,28 @@ class DetectionRow:
         BackendAnswerInvalidError
             A score, or a box or class that is wanted, is not a finite number.
         """
-        if not np.isfinite(self.scores).all():
+        if not math.isfinite(self.scores.sum(dtype=np.float64)):
             raise BackendAnswerInvalidError(
                 "TensorFlow Serving answered scores that are no numbers"
             )
         wanted = np.flatnonzero(self.scores > threshold)
-        wanted = wanted[np.argsort(-self.scores[wanted], kind="stable")]
-        boxes, classes = self.boxes[wanted], self.classes[wanted]
-        if not (np.isfinite(boxes).all() and np.isfinite(classes).all()):
-            raise BackendAnswerInvalidError("TensorFlow Serving answered boxes that are no numbers")
-        # Six decimals are a fortieth of a pixel at 40,000 pixels; more is noise of the float32.
-        rounded = np.round(np.clip(boxes, 0.0, 1.0).astype(np.float64), 6).tolist()
-        scores = np.round(self.scores[wanted].astype(np.float64), 6).tolist()
-        return [
-            Detection(int(class_id), score, x1, y1, x2, y2)
-            for class_id, score, (y1, x1, y2, x2) in zip(
-                classes.tolist(), scores, rounded, strict=True
-            )
-        ]
+        rows = zip(
+            self.scores[wanted].tolist(),
+            self.classes[wanted].tolist(),
+            self.boxes[wanted].tolist(),
+            strict=True,
+        )
+        found = []
+        for score, class_id, box in sorted(rows, key=lambda row: -row[0]):
+            if not all(map(math.isfinite, (class_id, *box))):
+                raise BackendAnswerInvalidError(
+                    "TensorFlow Serving answered boxes that are no numbers"
+                )
+            y1, x1, y2, x2 = (min(max(edge, 0.0), 1.0) for edge in box)
+            # Six decimals are a fortieth of a pixel at 40,000 pixels; more is noise of the float32.
+            rounded = (round(value, 6) for value in (score, x1, y1, x2, y2))
+            found.append(Detection(int(class_id), *rounded))
+        return found
 
 
 def split_rows(outputs: Mapping[str, NDArray[Any]], count: int) -> list[DetectionRow]:
