@@ -1,7 +1,6 @@
 """The composition root: every part is made, joined and ended here."""
 
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp import web
 
@@ -14,6 +13,7 @@ from gateway.middleware import answer_errors, observe
 from gateway.models import load_labels
 from gateway.settings import Settings
 from gateway.tfserving import ServingClient
+from gateway.threads import Threads
 
 __all__ = ["create_app"]
 
@@ -58,12 +58,12 @@ async def _detector(app: web.Application) -> AsyncIterator[None]:
     app[CLIENT] = client = ServingClient(
         settings.tfserving, max_message_bytes=settings.max_message_bytes
     )
-    executor = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
+    threads = Threads(settings.decode_threads)
     app[METRICS] = metrics = Metrics(
         lambda name: name in settings.models or name in app[DETECTOR].catalog.seen,
         shared=settings.workers > 1,
     )
-    app[DETECTOR] = detector = Detector(client, executor, settings, metrics)
+    app[DETECTOR] = detector = Detector(client, threads, settings, metrics)
     for name, text, read in (
         ("gateway_queue_depth", "Decoded pictures that wait.", lambda: detector.queue_depth),
         ("gateway_batches_in_flight", "Predict calls that run.", lambda: detector.in_flight),
@@ -74,5 +74,5 @@ async def _detector(app: web.Application) -> AsyncIterator[None]:
     yield
     admission.close()
     await detector.aclose(settings.drain_timeout)
-    executor.shutdown(wait=False, cancel_futures=True)
+    threads.close()
     await client.aclose()

@@ -1,7 +1,6 @@
 """The use case: a picture in base64 and the name of a model in, detections out."""
 
 import asyncio
-from concurrent.futures import Executor
 from math import prod
 from typing import NamedTuple, Protocol
 
@@ -25,6 +24,7 @@ from gateway.tfserving import (
     encode_predict,
     encode_predict_strings,
 )
+from gateway.threads import Threads
 
 __all__ = ["Backend", "Detector", "Found", "Lane", "Stages"]
 
@@ -83,10 +83,10 @@ class Detector:
     """Decodes, queues, batches and asks. Deadlines are times of the event loop's clock."""
 
     def __init__(
-        self, backend: Backend, executor: Executor, settings: Settings, stages: Stages
+        self, backend: Backend, threads: Threads, settings: Settings, stages: Stages
     ) -> None:
         self._backend = backend
-        self._executor = executor
+        self._threads = threads
         self._settings = settings
         self._stages = stages
         self.catalog = Catalog(
@@ -136,9 +136,7 @@ class Detector:
     ) -> Found:
         loop = asyncio.get_running_loop()
         entered = loop.time()
-        payload, shape = await loop.run_in_executor(
-            self._executor, self._prepare, model, image, place
-        )
+        payload, shape = await self._threads.run(self._prepare, model, image, place)
         self._stages.decoded(model.call.model_name, loop.time() - entered)
         try:
             share = await self._batcher.submit(
@@ -164,7 +162,7 @@ class Detector:
     def _prepare(
         self, model: ServedModel, image: str, place: Place
     ) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
-        """Everything that is done to one picture alone; runs in a thread of the executor."""
+        """Everything that is done to one picture alone; runs in a thread."""
         data = decode_base64(image)
         picture = open_picture(data, max_pixels=self._settings.max_pixels)
         height, width = model.size or (picture.height, picture.width)

@@ -1,0 +1,91 @@
+"""Work in threads: results come back to whom they belong, and nothing is done for nobody."""
+
+import asyncio
+import threading
+
+import pytest
+
+from gateway.threads import Threads
+
+
+@pytest.fixture
+async def one():
+    threads = Threads(1)
+    yield threads
+    threads.close()
+
+
+async def test_results_belong_to_their_callers():
+    """Many calls over a few threads each get their own result, off the loop's thread."""
+    threads = Threads(3)
+    results = await asyncio.gather(
+        *(threads.run(lambda n: (n, threading.get_ident()), n) for n in range(200))
+    )
+    assert [n for n, _ in results] == list(range(200))
+    assert threading.get_ident() not in {ident for _, ident in results}
+    threads.close()
+    for thread in threads._threads:
+        thread.join()
+
+
+async def test_what_is_raised_is_raised(one):
+    """An exception reaches the caller of its function, and the thread goes on."""
+
+    def fail():
+        raise LookupError("this one")
+
+    with pytest.raises(LookupError, match="this one"):
+        await one.run(fail)
+    assert await one.run(str, 7) == "7"
+
+
+async def test_a_caller_that_leaves_before_its_turn(one):
+    """Its function is never run, and those behind it get their turn."""
+    gate, ran = threading.Event(), []
+    running = asyncio.ensure_future(one.run(gate.wait))
+    waiting = [asyncio.ensure_future(one.run(ran.append, n)) for n in range(3)]
+    await asyncio.sleep(0)
+    waiting[1].cancel()
+    await asyncio.wait([waiting[1]])
+    gate.set()
+    await asyncio.gather(running, waiting[0], waiting[2])
+    assert ran == [0, 2]
+
+
+async def test_a_caller_that_leaves_while_it_is_served(one):
+    """The result of a function whose caller has left is dropped without a fuss."""
+    gate, started = threading.Event(), threading.Event()
+
+    def work():
+        started.set()
+        gate.wait()
+
+    task = asyncio.ensure_future(one.run(work))
+    await asyncio.to_thread(started.wait)
+    task.cancel()
+    await asyncio.wait([task])
+    gate.set()
+    assert await one.run(str, 1) == "1"
+
+
+def test_a_loop_that_is_gone():
+    """A thread whose loop was closed meanwhile ends in peace."""
+    gate = threading.Event()
+    started = threading.Event()
+    kept = []
+
+    def work():
+        started.set()
+        gate.wait()
+
+    async def main():
+        kept.append(Threads(1))
+        task = asyncio.ensure_future(kept[0].run(work))
+        await asyncio.to_thread(started.wait)
+        task.cancel()
+        kept[0].close()
+
+    asyncio.run(main())
+    gate.set()
+    kept[0]._threads[0].join()
+    assert not kept[0]._threads[0].is_alive()
