@@ -56,6 +56,7 @@ async def _model_server(base_path: Path) -> AsyncIterator[str]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway", "backend", "--port", "0"),
         *("--model-base-path", str(base_path), "--model-name", MODEL),
+        stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,  # Ctrl-C reaches the gateway alone, which then ends this one
     )

@@ -1,0 +1,86 @@
+"""Train the digit detector: `python examples/digits/train.py`.
+
+Writes the SavedModel to `model/1`, the pictures of `samples/` and the figures of `metrics.json`,
+all beside this file unless `--out` says otherwise, and prints the figures. Where the handwriting
+comes from, and its licences, stand in `glyphs.py`. Everything is seeded; only the order of
+floating-point sums differs from run to run.
+"""
+
+import argparse
+import json
+import shutil
+import time
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from batches import SEED, batches, held_out_handwriting, held_out_pictures
+from evaluate import evaluate
+from network import Detector, build, loss, standardise, vary
+from numpy.typing import NDArray
+from samples import write_samples
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+
+def train(steps: int) -> keras.Model:
+    """Train a network on `steps` batches."""
+    keras.utils.set_random_seed(SEED)
+    network = build()
+    long = steps * 2 // 3
+    _cycle(network, 2.5e-3, 0, long)
+    _cycle(network, 1.2e-3, long, steps - long)
+    return network
+
+
+def _cycle(network: keras.Model, peak: float, first: int, steps: int) -> None:
+    """Train on fresh batches while the learning rate rises to `peak` and falls to nothing."""
+    variables = network.trainable_variables
+    rate = keras.optimizers.schedules.CosineDecay(
+        1e-4, steps, alpha=0.01, warmup_target=peak, warmup_steps=min(150, steps // 10)
+    )
+    optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4, clipnorm=10.0)
+    optimizer.build(variables)
+
+    @tf.function(reduce_retracing=True)
+    def step(pixels: tf.Tensor, boxes: tf.Tensor, digits: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            value = loss(network(standardise(vary(pixels)), training=True), boxes, digits)
+        optimizer.apply_gradients(zip(tape.gradient(value, variables), variables, strict=True))
+        return value
+
+    start = time.monotonic()
+    recent: deque[float] = deque(maxlen=100)
+    for i, batch in enumerate(batches(first, steps), 1):
+        recent.append(float(step(*map(tf.constant, batch))))
+        if i % 50 == 0:
+            seconds = time.monotonic() - start
+            print(f"step {first + i} loss {np.mean(recent):.3f} {seconds:.0f} s", flush=True)
+
+
+def main() -> None:
+    """Train, save, and evaluate what was saved."""
+    parser = argparse.ArgumentParser(description="Train the detector of handwritten digits.")
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    arguments = parser.parse_args()
+
+    detector = Detector(train(arguments.steps))
+    path = arguments.out / "model" / "1"
+    shutil.rmtree(path, ignore_errors=True)
+    save(detector, path)
+    predict = tf.saved_model.load(str(path)).signatures["serving_default"]
+
+    def detect(pictures: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        return {name: value.numpy() for name, value in predict(inputs=pictures).items()}
+
+    scores = json.dumps(asdict(evaluate(detect, held_out_pictures(600))), indent=2)
+    (arguments.out / "metrics.json").write_text(scores + "\n")
+    write_samples(held_out_handwriting(), arguments.out / "samples")
+    print(scores)
+
+
+if __name__ == "__main__":
+    main()
