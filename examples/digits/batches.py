@@ -24,10 +24,8 @@ PHOTOGRAPHS = ((480, 640), (640, 480), (600, 600), (540, 960), (900, 1200))  # h
 Batch = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]]
 
 
-def batches(first: int, steps: int) -> Iterator[Batch]:
+def batches(steps: int) -> Iterator[Batch]:
     """Make training batches in another process, ahead of their use; each comes three times.
-
-    The first pictures are those of batch number `first`.
 
     A batch is the pictures, their boxes [n, m, 4] in pixels, and their digits [n, m], -1 where
     there is none.
@@ -36,7 +34,7 @@ def batches(first: int, steps: int) -> Iterator[Batch]:
     context = multiprocessing.get_context("spawn")  # TensorFlow's threads don't survive a fork
     kept = []
     with ProcessPoolExecutor(1, context) as pool:
-        for batch in pool.map(_batch, range(first, first + made)):
+        for batch in pool.map(_batch, range(made)):
             kept.append(batch)
             yield batch
     for step in range(made, steps):

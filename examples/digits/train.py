@@ -29,17 +29,9 @@ def train(steps: int) -> keras.Model:
     """Train a network on `steps` batches."""
     keras.utils.set_random_seed(SEED)
     network = build()
-    long = steps * 2 // 3
-    _cycle(network, 2.5e-3, 0, long)
-    _cycle(network, 1.2e-3, long, steps - long)
-    return network
-
-
-def _cycle(network: keras.Model, peak: float, first: int, steps: int) -> None:
-    """Train on fresh batches while the learning rate rises to `peak` and falls to nothing."""
     variables = network.trainable_variables
     rate = keras.optimizers.schedules.CosineDecay(
-        1e-4, steps, alpha=0.01, warmup_target=peak, warmup_steps=min(150, steps // 10)
+        1e-4, steps, alpha=0.01, warmup_target=2.5e-3, warmup_steps=min(150, steps // 10)
     )
     optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4, clipnorm=10.0)
     optimizer.build(variables)
@@ -53,11 +45,29 @@ def _cycle(network: keras.Model, peak: float, first: int, steps: int) -> None:
 
     start = time.monotonic()
     recent: deque[float] = deque(maxlen=100)
-    for i, batch in enumerate(batches(first, steps), 1):
+    for i, batch in enumerate(batches(steps), 1):
         recent.append(float(step(*map(tf.constant, batch))))
         if i % 50 == 0:
             seconds = time.monotonic() - start
-            print(f"step {first + i} loss {np.mean(recent):.3f} {seconds:.0f} s", flush=True)
+            print(f"step {i}/{steps} loss {np.mean(recent):.3f} {seconds:.0f} s", flush=True)
+    return network
+
+
+def save(detector: Detector, path: Path) -> None:
+    """Write a SavedModel whose weights are constants of its graph.
+
+    TensorFlow Serving restores variables by their names in the graph, under which Keras 3 does not
+    save them; constants it finds in any case.
+    """
+    concrete = detector.__call__.get_concrete_function()
+    names = sorted(concrete.structured_outputs)
+    frozen = convert_variables_to_constants_v2(concrete)
+    module = tf.Module()
+    module.detect = tf.function(
+        lambda inputs: dict(zip(names, frozen(inputs), strict=True)),
+        input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8, name="inputs")],
+    )
+    tf.saved_model.save(module, str(path), {"serving_default": module.detect})
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from aiohttp import web
 
@@ -56,8 +56,9 @@ async def serve(settings: Settings, *, ready: Callable[[str], None]) -> None:
                 f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
             ) from error
         host, port = runner.addresses[0][:2]
-        ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-        await _stop_signal()
+        with _stop_signal() as stop:
+            ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            await stop.wait()
         log.info("stopping: requests have %g s to finish", settings.drain_timeout)
         app[ADMISSION].close()
         with contextlib.suppress(TimeoutError):
@@ -67,13 +68,15 @@ async def serve(settings: Settings, *, ready: Callable[[str], None]) -> None:
     log.info("stopped")
 
 
-async def _stop_signal() -> None:
+@contextlib.contextmanager
+def _stop_signal() -> Iterator[asyncio.Event]:
+    """An event that SIGTERM and SIGINT set, before anybody is told that there is one to stop."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        await stop.wait()
+        yield stop
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
