@@ -21,7 +21,7 @@ from batches import SEED, batches, held_out_handwriting, held_out_pictures
 from evaluate import evaluate
 from network import Detector, build, loss, standardise, vary
 from numpy.typing import NDArray
-from samples import write_samples
+from samples import random_notes, write_samples
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 
@@ -73,7 +73,7 @@ def save(detector: Detector, path: Path) -> None:
 def main() -> None:
     """Train, save, and evaluate what was saved."""
     parser = argparse.ArgumentParser(description="Train the detector of handwritten digits.")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     arguments = parser.parse_args()
 
@@ -86,10 +86,13 @@ def main() -> None:
     def detect(pictures: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         return {name: value.numpy() for name, value in predict(inputs=pictures).items()}
 
-    scores = json.dumps(asdict(evaluate(detect, held_out_pictures(600))), indent=2)
-    (arguments.out / "metrics.json").write_text(scores + "\n")
-    write_samples(held_out_handwriting(), arguments.out / "samples")
-    print(scores)
+    handwriting = held_out_handwriting()
+    tests = {"notes": random_notes(handwriting, 300, SEED), "hard": held_out_pictures(600)}
+    scores = {name: asdict(evaluate(detect, pictures)) for name, pictures in tests.items()}
+    metrics = json.dumps(scores, indent=2)
+    (arguments.out / "metrics.json").write_text(metrics + "\n")
+    write_samples(handwriting, arguments.out / "samples")
+    print(metrics)
 
 
 if __name__ == "__main__":
