@@ -96,7 +96,7 @@ def _await_answer(url: str, model: str, envelope: str, until: float) -> None:
             url, data, {"Content-Type": "application/json"}
         )
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
                 reason = answer.read()
                 if load.matches(reason, code):
                     return

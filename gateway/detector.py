@@ -60,7 +60,6 @@ class _Picture(NamedTuple):
     """A picture on its way: its pixels [H, W, 3], or a file's bytes for a model that decodes."""
 
     payload: NDArray[np.uint8]
-    shape: tuple[int, ...]
     deadline: float
     place: Place
 
@@ -140,7 +139,7 @@ class Detector:
         self._stages.decoded(model.call.model_name, loop.time() - entered)
         try:
             share = await self._batcher.submit(
-                Lane(model, shape), _Picture(payload, shape, deadline, place)
+                Lane(model, shape), _Picture(payload, deadline, place)
             )
             return Found(share.row.above(threshold), share.seconds)
         except BatcherClosedError:

@@ -8,6 +8,7 @@ from pydantic_core import to_json
 
 from gateway.admission import Place
 from gateway.errors import (
+    BackendUnavailableError,
     BodyTimeoutError,
     BodyTooLargeError,
     DeadlineExceededError,
@@ -69,9 +70,8 @@ async def image_detection(request: web.Request) -> web.Response:
 
 async def _read_body(request: web.Request, place: Place, deadline: float) -> bytes:
     limit = request.app[SETTINGS].max_body_bytes
-    too_large = BodyTooLargeError(f"the body is longer than max_body_bytes, {limit} bytes")
     if (request.content_length or 0) > limit:
-        raise too_large
+        raise _too_large(limit)
     chunks, size = [], 0
     try:
         async with asyncio.timeout_at(deadline):
@@ -79,12 +79,16 @@ async def _read_body(request: web.Request, place: Place, deadline: float) -> byt
                 chunks.append(chunk)
                 size += len(chunk)
                 if size > limit:
-                    raise too_large
+                    raise _too_large(limit)
                 if request.content_length is None:
                     place.hold(size)
     except TimeoutError:
         raise BodyTimeoutError("the body did not arrive in time") from None
     return b"".join(chunks)
+
+
+def _too_large(limit: int) -> BodyTooLargeError:
+    return BodyTooLargeError(f"the body is longer than max_body_bytes, {limit} bytes")
 
 
 async def models(request: web.Request) -> web.Response:
@@ -132,20 +136,16 @@ async def readyz(request: web.Request) -> web.Response:
     app = request.app
     if app[ADMISSION].closed:
         return web.json_response({"ready": False, "reason": "shutting down"}, status=503)
+    names = list(app[SETTINGS].models)
     states = dict(
-        zip(
-            names := list(app[SETTINGS].models) or [""],
-            await asyncio.gather(*(_state(app, name) for name in names)),
-            strict=True,
-        )
+        zip(names, await asyncio.gather(*(_state(app, name) for name in names)), strict=True)
     )
-    if names == [""]:
-        # No model is configured: any answer proves that TensorFlow Serving is there.
-        ready, reason = states[""] != "unreachable", "TensorFlow Serving cannot be reached"
-        states = {}
-    else:
+    if names:
         ready = "AVAILABLE" in states.values()
         reason = "; ".join(f"model {name!r} is {state}" for name, state in states.items())
+    else:  # any answer, if only that there is no model without a name, proves that it is there
+        ready = await _state(app, "") != "unreachable"
+        reason = "TensorFlow Serving cannot be reached"
     answer = {"ready": ready, "models": states} | ({} if ready else {"reason": reason})
     return web.json_response(answer, status=200 if ready else 503)
 
@@ -155,14 +155,13 @@ async def _state(app: web.Application, name: str) -> str:
         versions = await app[CLIENT].status(name, timeout=READINESS_TIMEOUT)
     except ModelNotFoundError:
         return "unknown to TensorFlow Serving"
-    except GatewayError as error:
-        return "unreachable" if error.code in _NO_ANSWER else "not served"
+    except (BackendUnavailableError, DeadlineExceededError):
+        return "unreachable"
+    except GatewayError:
+        return "not served"
     if any(one.state is VersionState.AVAILABLE for one in versions):
         return "AVAILABLE"
     return versions[0].state.name if versions else "not served"
-
-
-_NO_ANSWER = {"backend_unavailable", "deadline_exceeded"}
 
 
 async def metrics(request: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""A client's side of the gateway, for the commands that ask one."""
+"""What commands share of HTTP: the URL of a server, and a client's side of the gateway."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -8,7 +8,12 @@ from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, I
 
 from gateway.cli.errors import CommandError
 
-__all__ = ["gateway_session", "read_json"]
+__all__ = ["gateway_session", "read_json", "server_url"]
+
+
+def server_url(host: str, port: int) -> str:
+    """The URL of a server at ``host``, which may be an IPv6 address."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from gateway.app import create_app
 from gateway.cli.errors import CommandError
+from gateway.cli.http import server_url
 from gateway.keys import ADMISSION
 from gateway.logs import configure_logs
 from gateway.memory import keep_freed_memory
@@ -57,7 +58,7 @@ async def serve(settings: Settings, *, ready: Callable[[str], None]) -> None:
             ) from error
         host, port = runner.addresses[0][:2]
         with _stop_signal() as stop:
-            ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            ready(server_url(host, port))
             await stop.wait()
         log.info("stopping: requests have %g s to finish", settings.drain_timeout)
         app[ADMISSION].close()

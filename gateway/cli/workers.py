@@ -13,6 +13,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
+from gateway.cli.http import server_url
 from gateway.logs import configure_logs
 from gateway.memory import keep_freed_memory
 from gateway.settings import Settings
@@ -53,9 +54,8 @@ class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def load_config(self) -> None:
         settings = self._settings
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
         options: dict[str, Any] = {
-            "bind": f"{host}:{settings.port}",
+            "bind": server_url(settings.host, settings.port).removeprefix("http://"),
             "workers": settings.workers,
             "worker_class": "aiohttp.GunicornWebWorker",
             "graceful_timeout": max(1, round(settings.drain_timeout)),
@@ -67,7 +67,7 @@ class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "control_socket_disable": True,
         }
         for name, value in options.items():
-            if name in self.cfg.settings:
+            if name in self.cfg.settings:  # older releases have no control socket to disable
                 self.cfg.set(name, value)
 
     def load(self) -> Callable[[], Any]:
@@ -98,8 +98,7 @@ class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
 
 def _announce(arbiter: Arbiter) -> None:
     host, port = arbiter.LISTENERS[0].sock.getsockname()[:2]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    arbiter.log.info("listening on %s", url)
+    arbiter.log.info("listening on %s", server_url(host, port))
 
 
 def _forget(_: Arbiter, worker: Any) -> None:

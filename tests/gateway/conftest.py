@@ -69,3 +69,15 @@ def ask(photo) -> Callable[..., Awaitable[tuple[int, Any]]]:
         return response.status, await response.json()
 
     return post
+
+
+@pytest.fixture
+def shows() -> Callable[[TestClient, str, float], Awaitable[None]]:
+    """Wait until a gauge has a value: state is polled as an operator sees it."""
+
+    async def poll(client: TestClient, gauge: str, value: float) -> None:
+        line = f"\n{gauge} {value:.1f}\n"
+        while line not in await (await client.get("/metrics")).text():
+            pass
+
+    return poll

@@ -66,22 +66,11 @@ async def test_max_pixels(start, photo, ask):
         assert (status, answer["code"]) == (413, "image_too_large")
 
 
-async def shows(gateway, gauge: str, value: float) -> None:
-    """Return when the gauge has the value: state is polled as an operator sees it."""
-    while f"\n{gauge} {value:.1f}\n" not in await metrics(gateway):
-        pass
-
-
-async def waiting(gateway, n: int) -> None:
-    """Return when ``n`` requests are in the house."""
-    await shows(gateway, "gateway_requests_inside", n)
-
-
 async def metrics(gateway) -> str:
     return await (await gateway.get("/metrics")).text()
 
 
-async def test_max_queue_size(start, serving, photo, ask):
+async def test_max_queue_size(start, serving, photo, ask, shows):
     """Those that wait are counted, those with TensorFlow Serving are not; the next is 503."""
     gateway = await start(max_queue_size=2, max_batch_size=1, max_in_flight=1)
     assert (await ask(gateway))[0] == 200
@@ -92,7 +81,7 @@ async def test_max_queue_size(start, serving, photo, ask):
         if n == 0:
             await serving.arrived.acquire()
             await serving.arrived.acquire()
-        await waiting(gateway, n + 1)
+        await shows(gateway, "gateway_requests_inside", n + 1)
     response = await gateway.post("/imageDetection", data=body_of("anything"))
     answer = await response.json()
     assert (response.status, answer["code"]) == (503, "overloaded")
@@ -105,7 +94,7 @@ async def test_max_queue_size(start, serving, photo, ask):
     assert (await ask(gateway))[0] == 200
 
 
-async def test_max_pending_bytes(start, serving, photo, ask):
+async def test_max_pending_bytes(start, serving, photo, ask, shows):
     """Decoded pictures count towards the memory allowed; one too many is 503 before decoding."""
     gateway = await start(max_pending_bytes=1 << 20)
     large = photo(size=(500, 500))  # 750 kB once decoded, and a few kB as a file
@@ -116,7 +105,7 @@ async def test_max_pending_bytes(start, serving, photo, ask):
     assert (status, answer["code"]) == (503, "overloaded")
     assert 'reason="max_pending_bytes"} 1.0' in await metrics(gateway)
     small = asyncio.ensure_future(ask(gateway, image=photo(size=(50, 50))))
-    await waiting(gateway, 2)
+    await shows(gateway, "gateway_requests_inside", 2)
     serving.gate.set()
     assert [(await first)[0], (await small)[0]] == [200, 200]
     assert (await ask(gateway, image=large))[0] == 200
@@ -132,7 +121,7 @@ async def test_max_message_bytes_cuts_batches(start, serving, photo, ask):
     assert max(shape[0] for _, shape in serving.batches) <= 2
 
 
-async def test_max_in_flight_and_max_batch_size(start, serving, photo, ask):
+async def test_max_in_flight_and_max_batch_size(start, serving, photo, ask, shows):
     """Calls at a time, and pictures in a call, stay within their limits while more wait."""
     gateway = await start(max_batch_size=2, max_in_flight=2)
     assert (await ask(gateway))[0] == 200
@@ -176,7 +165,7 @@ async def test_request_timeout_of_a_body_that_trickles(start):
     assert "gateway_requests_inside 0.0" in await metrics(gateway)
 
 
-async def test_a_client_that_leaves_is_forgotten(start, serving, photo, ask):
+async def test_a_client_that_leaves_is_forgotten(start, serving, photo, ask, shows):
     """Its picture leaves the queue at once and is never sent."""
     gateway = await start(max_batch_size=1, max_in_flight=1)
     assert (await ask(gateway))[0] == 200
@@ -185,9 +174,9 @@ async def test_a_client_that_leaves_is_forgotten(start, serving, photo, ask):
     first = asyncio.ensure_future(ask(gateway))
     await serving.arrived.acquire()
     gone = asyncio.ensure_future(ask(gateway, image=photo((200, 0, 0))))
-    await waiting(gateway, 2)
+    await shows(gateway, "gateway_requests_inside", 2)
     gone.cancel()
-    await waiting(gateway, 1)
+    await shows(gateway, "gateway_requests_inside", 1)
     serving.gate.set()
     assert (await first)[0] == 200
     assert (await ask(gateway))[0] == 200

@@ -79,17 +79,15 @@ async def test_outage_and_return(gateway, serving, ask):
         pass
 
 
-async def test_first_asker_leaves(gateway, serving, ask):
+async def test_first_asker_leaves(gateway, serving, ask, shows):
     """When the first who asks for a model leaves, those who wait with it are not harmed."""
     serving.metadata_gate = asyncio.Event()
     first = asyncio.ensure_future(ask(gateway))
     await serving.metadata_asked.acquire()
     second = asyncio.ensure_future(ask(gateway))
-    while "gateway_requests_inside 2.0" not in await (await gateway.get("/metrics")).text():
-        pass
+    await shows(gateway, "gateway_requests_inside", 2)
     first.cancel()
-    while "gateway_requests_inside 1.0" not in await (await gateway.get("/metrics")).text():
-        pass
+    await shows(gateway, "gateway_requests_inside", 1)
     serving.metadata_gate.set()
     assert (await second)[0] == 200
     assert serving.metadata_calls == 1

@@ -6,10 +6,9 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
-
-LISTENING = re.compile(r"(http://[\w.:]+:\d+)")
 
 
 class Process:
@@ -32,6 +31,15 @@ class Process:
         async for line in self.process.stderr:
             self.lines.append(line.decode())
         return await self.process.wait()
+
+    async def url(self) -> str:
+        """Where the gateway listens, once it does."""
+        return (await self.line(r"listening on (http://[\w.:]+)"))[1]
+
+    def children(self) -> list[Path]:
+        """What /proc has of its child processes: a path exists while its process does."""
+        pids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [Path(f"/proc/{pid}") for pid in pids.split()]
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)

@@ -71,15 +71,7 @@ async def test_the_demo_ends_both_of_its_processes(spawn, word):
     await demo.line(r"listening on ")
     while "Ctrl-C ends" not in (await demo.process.stdout.readline()).decode():
         pass
-    (server,) = children(demo.process.pid)
+    (server,) = demo.children()
     demo.signal(word)
     assert await demo.end() == 0
-    assert not is_alive(server)
-
-
-def children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
-def is_alive(pid: str) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    assert not server.exists()

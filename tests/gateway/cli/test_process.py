@@ -16,10 +16,6 @@ async def http():
         yield session
 
 
-async def started(process) -> str:
-    return (await process.line(r"listening on (http://[\w.:]+)"))[1]
-
-
 async def post(http, url: str, photo) -> tuple[int, dict]:
     body = {"model_name": "colors", "image": photo()}
     async with http.post(f"{url}/imageDetection", json=body) as response:
@@ -30,7 +26,7 @@ async def test_serve_and_stop(spawn, serving, http, photo):
     """SIGTERM: not ready, new requests are refused, those inside are answered, then exit 0."""
     host, port = serving.address.split(":")
     gateway = await spawn("serve", "--port", "0", APP_TFSERVING_HOST=host, APP_TFSERVING_PORT=port)
-    url = await started(gateway)
+    url = await gateway.url()
     assert (await post(http, url, photo))[0] == 200
     serving.gate = asyncio.Event()
     await serving.arrived.acquire()
@@ -53,7 +49,7 @@ async def test_stop_gives_up_after_drain_timeout(spawn, serving, http, photo):
         "serve", "--port", "0", "--tfserving", serving.address, "--drain-timeout", "0.2",
         "--request-timeout", "60",
     )  # fmt: skip
-    url = await started(gateway)
+    url = await gateway.url()
     serving.gate = asyncio.Event()
     inside = asyncio.ensure_future(post(http, url, photo))
     await serving.arrived.acquire()
@@ -67,7 +63,7 @@ async def test_stop_gives_up_after_drain_timeout(spawn, serving, http, photo):
 async def test_json_log_lines(spawn, serving, http, photo):
     """Away from a terminal every log line is one JSON object; a request's fields are at its top."""
     gateway = await spawn("serve", "--port", "0", "--tfserving", serving.address)
-    url = await started(gateway)
+    url = await gateway.url()
     await post(http, url, photo)
     line = json.loads((await gateway.line("request_id")).string)
     assert line.keys() >= {"time", "level", "message", "request_id", "status", "seconds", "model"}
@@ -81,7 +77,7 @@ async def test_text_log_lines(spawn, serving, http, photo):
     gateway = await spawn(
         "serve", "--port", "0", "--tfserving", serving.address, "--log-format", "text"
     )
-    url = await started(gateway)
+    url = await gateway.url()
     await post(http, url, photo)
     found = await gateway.line("status=200")
     assert re.match(r"\d\d:\d\d:\d\d INFO +request  request_id=\w+ method=POST", found.string)

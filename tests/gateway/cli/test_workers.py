@@ -3,7 +3,6 @@
 import asyncio
 import re
 import signal
-from pathlib import Path
 
 import aiohttp
 
@@ -14,7 +13,7 @@ async def test_workers_share_the_port_and_the_metrics(spawn, serving, photo, tmp
         "serve", "--port", "0", "--workers", "2", "--tfserving", serving.address,
         TMPDIR=str(tmp_path),
     )  # fmt: skip
-    url = (await gateway.line(r"listening on (http://[\w.:]+)"))[1]
+    url = await gateway.url()
     body = {"model_name": "colors", "image": photo()}
 
     async def post(_: int) -> int:
@@ -41,21 +40,13 @@ async def test_workers_share_the_port_and_the_metrics(spawn, serving, photo, tmp
         assert f'gateway_batch_size_sum{{model="colors"}} {sent}.0' in text
         assert "gateway_queue_depth 0.0" in text
         assert "gateway_requests_inside 0.0" in text
-    workers = children(gateway.process.pid)
+    workers = gateway.children()
     assert len(workers) == 2
-    assert counting() == set(workers)
+    assert counting() == {worker.name for worker in workers}
     gateway.signal(signal.SIGTERM)
     assert await gateway.end() == 0
     assert not list(tmp_path.iterdir())
-    assert not [pid for pid in workers if alive(pid)]
-
-
-def children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-
-
-def alive(pid: str) -> bool:
-    return Path(f"/proc/{pid}").exists()
+    assert not [worker for worker in workers if worker.exists()]
 
 
 async def test_workers_that_cannot_start(spawn, tmp_path):
