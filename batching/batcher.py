@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from batching.dispatch import Dispatch, FreeSlot
+from batching.dispatch import Dispatch
 from batching.errors import BatcherClosedError, BatchFailedError, QueueFullError
+from batching.justintime import JustInTime
 from batching.observer import Observer
 
 __all__ = ["Batcher", "Process"]
@@ -63,7 +64,8 @@ class Batcher(Generic[K, T, R]):
     max_queue_size
         Items that may wait, over all keys; one more is refused with ``QueueFullError``.
     dispatch
-        Decides when a batch leaves; by default when fewer than two calls of its key are running.
+        Decides when a batch leaves, and of which key; by default :class:`JustInTime`. It keeps what
+        it learns, so each batcher needs its own.
     observer
         Told of each batch.
     """
@@ -93,7 +95,7 @@ class Batcher(Generic[K, T, R]):
         self._process = process
         self._max_batch_size = max_batch_size
         self._max_queue_size = max_queue_size
-        self._dispatch: Dispatch = FreeSlot() if dispatch is None else dispatch
+        self._dispatch: Dispatch = JustInTime() if dispatch is None else dispatch
         self._observer = observer
         self._lanes: dict[K, _Lane[K, T, R]] = {}
         self._depth = 0
@@ -201,17 +203,14 @@ class Batcher(Generic[K, T, R]):
         """Send every batch that may leave now, and set the clock for the next one."""
         self._wakeup = None
         now = asyncio.get_running_loop().time()
-        next_at = math.inf
-        for lane in list(self._lanes.values()):
-            while lane.waiting:
-                at = self._dispatch.leave_at(lane, now)
-                if at > now and (at == math.inf or self._idle is None):
-                    next_at = min(next_at, at)
-                    break
-                self._send(lane, now)
+        while waiting := [lane for lane in self._lanes.values() if lane.waiting]:
+            lane, at = self._dispatch.next(waiting, now)
+            if at > now and (at == math.inf or self._idle is None):
+                if at < math.inf:
+                    self._wake_at(at)
+                break
+            self._send(lane, now)
             self._drop_if_empty(lane)
-        if next_at < math.inf:
-            self._wake_at(next_at)
         if self._idle is not None and not self._lanes and not self._idle.done():
             self._idle.set_result(None)
 
@@ -231,7 +230,8 @@ class Batcher(Generic[K, T, R]):
         lane.in_flight += 1
         call = asyncio.get_running_loop().create_task(self._process(lane.key, items))
         self._calls[call] = futures
-        call.add_done_callback(partial(self._finish, lane, now))
+        sent = self._dispatch.sent(lane, len(items), now)
+        call.add_done_callback(partial(self._finish, lane, now, sent))
         if self._observer is not None:
             self._observer.dispatched(lane.key, waits)
 
@@ -239,14 +239,16 @@ class Batcher(Generic[K, T, R]):
         self,
         lane: _Lane[K, T, R],
         started: float,
+        sent: Any,
         call: asyncio.Task[Sequence[R | Exception]],
     ) -> None:
         futures = self._calls.pop(call)
         lane.in_flight -= 1
         error = self._deliver(futures, call)
+        now = asyncio.get_running_loop().time()
+        self._dispatch.ended(sent, now, failed=error is not None)
         if self._observer is not None:
-            seconds = asyncio.get_running_loop().time() - started
-            self._observer.finished(lane.key, len(futures), seconds, error)
+            self._observer.finished(lane.key, len(futures), now - started, error)
         self._drop_if_empty(lane)
         self._wake_at(-math.inf)
 

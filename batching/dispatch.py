@@ -1,9 +1,9 @@
-"""When does the next batch of a lane leave? The batcher's one decision, apart from its state."""
+"""When does the next batch leave, and whose? The batcher's one decision, apart from its state."""
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 __all__ = ["Dispatch", "FreeSlot", "Lane"]
 
@@ -32,22 +32,31 @@ class Lane(Protocol):
         """Items that one call may carry."""
 
 
+L = TypeVar("L", bound=Lane)
+
+
 class Dispatch(Protocol):
-    """Decides when a lane's next batch leaves."""
+    """Decides which lane's batch leaves next, and when. A batcher has one of its own."""
 
-    def leave_at(self, lane: Lane, now: float) -> float:
-        """Loop time from which the batch may leave; ``now`` or earlier means at once.
+    def next(self, lanes: Sequence[L], now: float) -> tuple[L, float]:
+        """One of ``lanes``, and the loop time from which its batch may leave.
 
-        ``math.inf`` means not before something happens in the lane (a submit, the end of a call),
-        whereupon the question is asked again. A finite time is waited for, and cut short by
-        ``aclose``. An infinite answer is only for lanes that have a call in flight: with none,
-        nothing would ever happen.
+        ``now`` or earlier means at once. ``math.inf`` means not before something happens (a submit,
+        the end of a call), whereupon the question is asked again; it is only for when a call is in
+        flight, since else nothing would ever happen. A finite time is waited for, and cut short by
+        ``aclose``.
         """
+
+    def sent(self, lane: Lane, size: int, now: float) -> Any:
+        """A batch of ``size`` items has left; what this returns comes back with ``ended``."""
+
+    def ended(self, call: Any, now: float, *, failed: bool) -> None:
+        """A call has ended; ``failed`` when it ended without results."""
 
 
 @dataclass(frozen=True)
 class FreeSlot:
-    """A batch leaves when a slot is free: items gather while the calls before them run.
+    """A batch leaves when a slot of its lane is free: items gather while calls before them run.
 
     ``max_queue_delay`` (seconds) holds a batch that is not full back in the hope of company,
     although a slot is free; 0 never does.
@@ -62,10 +71,20 @@ class FreeSlot:
         if not 0 <= self.max_queue_delay < math.inf:
             raise ValueError("max_queue_delay must be a finite number of seconds, 0 or more")
 
-    def leave_at(self, lane: Lane, now: float) -> float:
-        """See :meth:`Dispatch.leave_at`."""
+    def next(self, lanes: Sequence[L], now: float) -> tuple[L, float]:
+        """See :meth:`Dispatch.next`."""
+        lane = min(lanes, key=self._leave_at)
+        return lane, self._leave_at(lane)
+
+    def sent(self, lane: Lane, size: int, now: float) -> None:
+        """See :meth:`Dispatch.sent`."""
+
+    def ended(self, call: Any, now: float, *, failed: bool) -> None:
+        """See :meth:`Dispatch.ended`."""
+
+    def _leave_at(self, lane: Lane) -> float:
         if lane.in_flight >= self.max_in_flight:
             return math.inf
         if lane.depth >= lane.max_batch_size:
-            return now
+            return -math.inf
         return lane.oldest + self.max_queue_delay

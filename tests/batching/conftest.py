@@ -1,34 +1,12 @@
-"""An event loop whose clock jumps from timer to timer, and a process whose calls the test ends."""
+"""Virtual time, and a process whose calls the test ends."""
 
 import asyncio
-import selectors
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """Waiting takes no time: when nothing is ready, the clock jumps to the next timer."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        super().__init__(_JumpingSelector(self))
-
-    def time(self) -> float:
-        return self.now
-
-
-class _JumpingSelector(selectors.SelectSelector):
-    def __init__(self, loop: VirtualLoop) -> None:
-        super().__init__()
-        self.loop = loop
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            raise RuntimeError("deadlock: every task waits and no timer is set")
-        self.loop.now += timeout
-        return super().select(0)
+from batching.simulation import VirtualLoop
 
 
 class Gate:

@@ -1,0 +1,186 @@
+"""Just in time: the next batch leaves so that it arrives as the device falls idle."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+
+from batching.dispatch import L, Lane
+from batching.learning import CallCost, Sample
+
+__all__ = ["JustInTime"]
+
+KINDS = 1024  # costs that are remembered; the one unused for longest is forgotten
+MARGIN = 0.03  # of a call's time: how much earlier than just in time
+FULL = 2.0  # times the noise: how much earlier a full batch leaves, which no other item can join
+IDLE_ENOUGH = 0.4  # probability that the device will be idle on arrival, from which a batch leaves
+# Now and then a batch leaves a little earlier or later, since a cost is seen only where it varies.
+EARLY = 0.15  # of a call's time, and the noise on top: would another call run beside this one?
+LATE = 0.08  # of a call's time: does less lead do?
+ROOM_TO_BE_LATE = 0.75  # of a batch; a fuller one is never late
+TRIAL_SECONDS = 0.8  # from one such trial to the next
+
+
+@dataclass(eq=False)
+class _Call:
+    cost: CallCost
+    size: int
+    sent: float
+    ahead: int
+    waits: list[float] = field(default_factory=list)
+
+
+class JustInTime:
+    """Learns what calls cost and sends each batch to arrive when the device can take it.
+
+    All keys share one device, which runs some number of calls at a time; that number, the cost of
+    calls and how much of it can overlap is learnt per kind of key (:class:`CallCost`). Until three
+    calls of a kind have ended, two calls at a time leave. Keys take turns by cost (start-time fair
+    queueing, Goyal et al., 1996): one that has used little goes before one that floods.
+
+    Parameters
+    ----------
+    max_in_flight
+        Calls that may run at a time, whatever was learnt.
+    kind
+        What keys have in common that cost the same; by default each key is learnt alone.
+    """
+
+    def __init__(
+        self,
+        max_in_flight: int = 32,
+        kind: Callable[[Hashable], Hashable] = lambda key: key,
+    ) -> None:
+        if max_in_flight < 1:
+            raise ValueError("max_in_flight must be at least 1")
+        self._max_in_flight = max_in_flight
+        self._kind = kind
+        self._costs: OrderedDict[Hashable, CallCost] = OrderedDict()
+        self._calls: list[_Call] = []
+        self._turns: dict[Hashable, float] = {}
+        self._turn = 0.0
+        self._early_from = self._late_from = 0.0
+        self._trial: str | None = None
+
+    def cost(self, key: Hashable) -> CallCost:
+        """What is known of calls for ``key``."""
+        kind = self._kind(key)
+        cost = self._costs.get(kind)
+        if cost is None:
+            cost = self._costs[kind] = CallCost()
+            if len(self._costs) > KINDS:
+                self._costs.popitem(last=False)
+        self._costs.move_to_end(kind)
+        return cost
+
+    def next(self, lanes: Sequence[L], now: float) -> tuple[L, float]:
+        """See :meth:`Dispatch.next`."""
+        turns = self._turns
+        lane = min(lanes, key=lambda lane: (turns.get(lane.key, self._turn), lane.oldest))
+        return lane, self._leave_at(lane, now)
+
+    def sent(self, lane: Lane, size: int, now: float) -> _Call:
+        """See :meth:`Dispatch.sent`."""
+        call = _Call(self.cost(lane.key), size, now, ahead=len(self._calls))
+        if self._trial == "early":
+            self._early_from = now + TRIAL_SECONDS
+        elif self._trial == "late":
+            self._late_from = now + TRIAL_SECONDS
+        self._trial = None
+        self._calls.append(call)
+        self._turn = max(self._turn, self._turns.get(lane.key, 0.0))
+        self._turns[lane.key] = self._turn + call.cost.service(size)
+        if len(self._turns) > KINDS:  # whoever is not ahead of its turn needs no entry
+            self._turns = {key: at for key, at in self._turns.items() if at > self._turn}
+        return call
+
+    def ended(self, call: _Call, now: float, *, failed: bool) -> None:
+        """See :meth:`Dispatch.ended`."""
+        place = self._calls.index(call)
+        del self._calls[place]
+        for later in self._calls[place:]:
+            later.waits.append(now - later.sent)
+        if not failed:
+            sample = Sample(call.size, now - call.sent, call.ahead, tuple(call.waits))
+            call.cost.learn(sample, now)
+
+    def _leave_at(self, lane: Lane, now: float) -> float:
+        self._trial = None
+        running = len(self._calls)
+        if running == 0:
+            return now
+        if running >= self._max_in_flight:
+            return math.inf
+        cost = self.cost(lane.key)
+        if not cost.known:
+            return now if running < 2 else math.inf
+        size = min(lane.depth, lane.max_batch_size)
+        service = cost.service(size)
+        needed = cost.slots * (2 + math.ceil(cost.overlap / service))
+        if running >= min(needed, 2 * (cost.deepest + 1)):
+            return math.inf  # the device hangs or has become slow, or is not known to take more
+        free, deviation = self._free(cost.slots)
+        if free <= now - 4 * deviation:
+            return now
+        lead = cost.overlap + service * self._extra(lane, size, cost.noise, now)
+        return _worth_leaving(free, deviation, lead, now)
+
+    def _extra(self, lane: Lane, size: int, noise: float, now: float) -> float:
+        """By what part of a call's time the lead is longer than the overlap."""
+        if lane.depth >= lane.max_batch_size:
+            return max(MARGIN, FULL * noise)
+        if now >= self._early_from:
+            self._trial = "early"
+            return EARLY + noise
+        if now >= self._late_from and size < ROOM_TO_BE_LATE * lane.max_batch_size:
+            self._trial = "late"
+            return -LATE
+        return MARGIN
+
+    def _free(self, slots: int) -> tuple[float, float]:
+        """When one of ``slots`` will be free as seen from here, and the deviation of that guess."""
+        ends: list[float] = []
+        variance = 0.0
+        for call in self._calls:
+            cost, service = call.cost, call.cost.service(call.size)
+            start = call.sent + cost.overlap
+            place = call.ahead - cost.slots
+            if 0 <= place < len(call.waits):
+                start = max(start, call.sent + call.waits[place])
+            if len(ends) >= cost.slots:
+                start = max(start, sorted(ends)[-cost.slots])
+            ends.append(start + service)
+            variance += (service * cost.noise) ** 2
+        if len(ends) < slots:
+            return -math.inf, 0.0
+        return sorted(ends)[-slots], math.sqrt(variance / slots)
+
+
+def _worth_leaving(free: float, deviation: float, lead: float, now: float) -> float:
+    """The time from which a batch that takes ``lead`` to arrive likely finds the device idle.
+
+    The device is seen to fall idle at a time that is normally distributed around ``free``. While it
+    is not seen, the probability that it will have when the batch arrives rises; too early costs
+    those who come after, too late the device's time.
+    """
+    if lead <= 0:
+        return math.inf
+
+    def likely(at: float) -> bool:
+        busy = _tail((at - free) / deviation)
+        return busy < 1e-12 or 1 - _tail((at + lead - free) / deviation) / busy >= IDLE_ENOUGH
+
+    if likely(now):
+        return now
+    early, late = now, free + 4 * deviation
+    if not likely(late):
+        return math.inf
+    for _ in range(12):
+        middle = (early + late) / 2
+        early, late = (early, middle) if likely(middle) else (middle, late)
+    return late
+
+
+def _tail(z: float) -> float:
+    """The probability that a standard normal variable exceeds ``z``."""
+    return 0.5 * math.erfc(z / math.sqrt(2))

@@ -1,0 +1,142 @@
+"""What is learnt from calls whose true cost is known."""
+
+import random
+
+import pytest
+
+from batching.learning import CallCost, Sample
+
+A, B, OVERLAP = 0.02, 0.002, 0.005
+
+
+def teach(cost, sizes, *, gap=None, slots=1, factor=lambda: 1.0, start=0.0):
+    """Let a device of A + B·n and OVERLAP run calls, each ``gap`` seconds after the one before.
+
+    Without a gap, each leaves when the one before has ended. Returns the end of the last.
+    """
+    ends, sent = [], start
+    free = [start] * slots
+    for number, size in enumerate(sizes):
+        slot = free.index(min(free))
+        free[slot] = max(sent + OVERLAP, free[slot]) + (A + B * size) * factor()
+        ends.append((free[slot], sent, size))
+        sent = start + (number + 1) * gap if gap else free[slot]
+    for end, sent, size in sorted(ends):
+        ahead = sorted(e for e, s, _ in ends if s < sent and e > sent)
+        waits = tuple(e - sent for e in ahead if e <= end)
+        cost.learn(Sample(size, end - sent, len(ahead), waits), end)
+    return max(end for end, _, _ in ends)
+
+
+def teach_waiting(cost):
+    """Calls that meet at various distances, so that the overlap can be seen."""
+    end = teach(cost, mixed(12))
+    for seed in range(4):
+        end = teach(cost, mixed(6, seed), gap=0.045, start=end + 1)
+        end = teach(cost, mixed(6, seed), start=end + 1)
+    return end
+
+
+def mixed(count, seed=1):
+    numbers = random.Random(seed)
+    return [numbers.randint(1, 32) for _ in range(count)]
+
+
+def test_calls_that_never_meet_tell_their_whole_time():
+    """Without a call that waited nobody can tell what overlaps; the sum is right."""
+    cost = CallCost()
+    assert not cost.known
+    teach(cost, mixed(20))
+    assert cost.known
+    for size in (1, 10, 32):
+        assert cost.overlap + cost.service(size) == pytest.approx(OVERLAP + A + B * size, rel=0.02)
+
+
+def test_calls_that_wait_tell_what_overlaps():
+    """Calls at various distances: a, b and the overlap, to a few percent."""
+    cost = CallCost()
+    teach_waiting(cost)
+    assert (cost.slots, cost.noise) == (1, pytest.approx(0.01, abs=0.01))
+    assert cost.a == pytest.approx(A, rel=0.1)
+    assert cost.b == pytest.approx(B, rel=0.05)
+    assert cost.overlap == pytest.approx(OVERLAP, abs=0.001)
+
+
+def test_a_second_slot_is_noticed_and_its_loss_as_well():
+    """Two calls that run side by side show two slots; when they take turns, one."""
+    cost = CallCost()
+    end = teach(cost, mixed(30), gap=0.03, slots=2)
+    assert cost.slots == 2
+    teach(cost, mixed(40, 2), gap=0.05, slots=1, start=end + 1)
+    assert cost.slots == 1
+
+
+def test_noise_is_measured_and_averaged_out():
+    """A deviation of a fifth is seen as such; the cost stays right to a tenth or so."""
+    numbers = random.Random(3)
+    cost = CallCost()
+    teach(cost, mixed(60), factor=lambda: numbers.lognormvariate(-0.02, 0.2))
+    assert 0.1 < cost.noise < 0.3
+    assert cost.overlap + cost.service(16) == pytest.approx(OVERLAP + A + 16 * B, rel=0.15)
+
+
+def test_an_outlier_is_passed_over_and_a_change_is_not():
+    """One call ten times as long changes nothing; three calls twice as long are the new truth."""
+    cost = CallCost()
+    end = teach(cost, mixed(20))
+    before = (cost.a, cost.b, cost.overlap)
+    end = teach(cost, [16], factor=lambda: 10.0, start=end)
+    end = teach(cost, [16], factor=lambda: 0.1, start=end)
+    assert (cost.a, cost.b, cost.overlap) == before
+    end = teach(cost, mixed(3), start=end)
+    teach(cost, [8, 16, 32], factor=lambda: 2.0, start=end)
+    assert cost.overlap + cost.service(16) == pytest.approx(OVERLAP + 2 * (A + 16 * B), rel=0.1)
+
+
+def test_calls_of_one_size_keep_the_ratio_of_a_and_b():
+    """After a change that is seen at one size only, all other sizes are taken to have changed."""
+    cost = CallCost()
+    end = teach_waiting(cost)
+    teach(cost, [32] * 60, factor=lambda: 2.0, start=end)
+    assert cost.service(32) == pytest.approx(2 * (A + 32 * B), rel=0.05)
+    assert cost.service(1) == pytest.approx(2 * (A + B), rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("times", "a", "b"),
+    [
+        ({1: 0.03, 32: 0.01}, 0.0, 0.0),  # more items, less time: no negative b
+        ({1: 0.001, 16: 0.01, 32: 0.09}, 0.0, 0.0),  # steeper than proportional: no negative a
+    ],
+)
+def test_no_part_of_the_cost_is_negative(times, a, b):
+    """Whatever calls take, a and b are never below zero, so that no size has a negative time."""
+    cost = CallCost()
+    for number in range(12):
+        for size, seconds in times.items():
+            cost.learn(Sample(size, seconds, 0, ()), float(number))
+    assert cost.a >= a
+    assert cost.b >= b
+    assert cost.service(1) > 0
+
+
+def test_calls_that_take_no_time_are_no_error():
+    """A device that answers within the clock's tick is learnt as very fast."""
+    cost = CallCost()
+    for number in range(20):
+        cost.learn(Sample(4, 0.0, 1, (0.0,)), float(number))
+    assert 0 < cost.service(32) < 1e-3
+
+
+def test_a_call_that_overtakes_waited_for_nobody():
+    """A sample whose predecessor had not ended counts as ready only at its own end."""
+    sample = Sample(1, 0.5, ahead=2, waits=(0.2,))
+    assert [sample.ready(slots) for slots in (1, 2, 3)] == [0.5, 0.2, 0.0]
+
+
+def test_refits_are_rare_when_calls_are_many():
+    """A fit costs the event loop time: at most one in a tenth of a second, once it is known."""
+    cost = CallCost()
+    for number in range(1000):
+        cost.learn(Sample(4, 0.002, 0, ()), number / 1000)
+    assert cost.fits <= 8 + 10
