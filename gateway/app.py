@@ -1,5 +1,7 @@
 """The composition root: every part is made, joined and ended here."""
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 
 from aiohttp import web
@@ -15,7 +17,9 @@ from gateway.settings import Settings
 from gateway.tfserving import ServingClient
 from gateway.threads import Threads
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "drain"]
+
+LAST_WORDS = 1.0
 
 
 def create_app(settings: Settings) -> web.Application:
@@ -34,7 +38,24 @@ def create_app(settings: Settings) -> web.Application:
     app[LABELS] = _labels(settings)
     app.add_routes(routes())
     app.cleanup_ctx.append(_detector)
+    app.on_shutdown.append(drain)
     return app
+
+
+async def drain(app: web.Application) -> None:
+    """Refuse new requests, let those inside finish, and answer 503 to who is left in the end.
+
+    Takes ``drain_timeout`` seconds at most, and ``LAST_WORDS`` for the answers. Once it is done, it
+    does nothing more.
+    """
+    admission = app[ADMISSION]
+    admission.close()
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(admission.emptied(), app[SETTINGS].drain_timeout)
+        return
+    await app[DETECTOR].aclose(0)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(admission.emptied(), LAST_WORDS)
 
 
 def _labels(settings: Settings) -> dict[str, Mapping[int, str]]:
@@ -72,7 +93,6 @@ async def _detector(app: web.Application) -> AsyncIterator[None]:
     ):
         metrics.gauge(name, text, read)
     yield
-    admission.close()
-    await detector.aclose(settings.drain_timeout)
+    await detector.aclose(0)
     threads.close()
     await client.aclose()

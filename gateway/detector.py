@@ -1,13 +1,15 @@
 """The use case: a picture in base64 and the name of a model in, detections out."""
 
 import asyncio
+import sys
+from collections.abc import Hashable
 from math import prod
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from batching import Batcher, BatcherClosedError, BatchFailedError, FreeSlot, Observer
+from batching import Batcher, BatcherClosedError, BatchFailedError, JustInTime, Observer
 from gateway.admission import Place
 from gateway.errors import (
     BackendAnswerInvalidError,
@@ -94,8 +96,8 @@ class Detector:
         self._batcher: Batcher[Lane, _Picture, _Share] = Batcher(
             self._predict,
             max_batch_size=self._max_batch_size,
-            max_queue_size=settings.max_queue_size,
-            dispatch=FreeSlot(settings.max_in_flight),
+            max_queue_size=sys.maxsize,  # admission is the limit, and has the same name
+            dispatch=JustInTime(settings.max_in_flight, kind=_kind),
             observer=stages,
         )
 
@@ -164,13 +166,15 @@ class Detector:
         """Everything that is done to one picture alone; runs in a thread."""
         data = decode_base64(image)
         picture = open_picture(data, max_pixels=self._settings.max_pixels)
+        # The text stays until the answer, for a second attempt; all pixels only until the resize.
+        place.hold(len(image) + picture.height * picture.width * 3)
         height, width = model.size or (picture.height, picture.width)
-        place.hold(height * width * 3)
         if model.encoded:
-            encoded = np.frombuffer(picture.to_encoded(), np.uint8)
-            place.hold(encoded.nbytes)
-            return encoded, (height, width, 3)
-        return picture.to_rgb(model.size), (height, width, 3)
+            payload = np.frombuffer(picture.to_encoded(), np.uint8)
+        else:
+            payload = picture.to_rgb(model.size)
+        place.hold(len(image) + payload.nbytes)
+        return payload, (height, width, 3)
 
     def _max_batch_size(self, lane: Lane) -> int:
         if not lane.model.batches:
@@ -199,3 +203,9 @@ class Detector:
             self.catalog.forget(lane.model)
         rows = split_rows(answer.outputs, len(pictures))
         return [_Share(row, seconds) for row in rows]
+
+
+def _kind(lane: Hashable) -> Hashable:
+    """What is learnt of calls is learnt for a model and, to a factor of two, a size of picture."""
+    assert isinstance(lane, Lane)  # noqa: S101 - tells mypy whose keys these are
+    return lane.model.call.model_name, prod(lane.shape).bit_length()

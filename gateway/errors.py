@@ -14,6 +14,7 @@ __all__ = [
     "BodyTimeoutError",
     "BodyTooLargeError",
     "DeadlineExceededError",
+    "EncodingUnsupportedError",
     "GatewayError",
     "ImageTooLargeError",
     "InvalidImageError",
@@ -69,6 +70,12 @@ class BodyTooLargeError(GatewayError):
     """The body is longer than ``max_body_bytes``."""
 
     code = "body_too_large"
+
+
+class EncodingUnsupportedError(GatewayError):
+    """The body is compressed; nothing is gained by that for a picture."""
+
+    code = "encoding_unsupported"
 
 
 class ImageTooLargeError(GatewayError):

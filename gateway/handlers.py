@@ -12,6 +12,7 @@ from gateway.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
     DeadlineExceededError,
+    EncodingUnsupportedError,
     GatewayError,
     ModelNotFoundError,
 )
@@ -23,6 +24,7 @@ from gateway.tfserving import VersionState
 __all__ = ["routes"]
 
 READINESS_TIMEOUT = 2.0
+FIRST_BYTES = 1 << 16  # of a body, for which there must be room before any has come
 
 
 def routes() -> list[web.RouteDef]:
@@ -40,9 +42,9 @@ async def image_detection(request: web.Request) -> web.Response:
     """One picture: admitted, read, detected, answered."""
     app, arrived = request.app, request[ARRIVED]
     deadline = arrived + app[SETTINGS].request_timeout
-    with app[ADMISSION].enter(request.content_length or 0) as place:
-        body = await _read_body(request, place, deadline)
-        wanted = parse_request(body)
+    _check_headers(request)
+    with app[ADMISSION].enter(min(request.content_length or 0, FIRST_BYTES)) as place:
+        wanted = parse_request(await _read_body(request, place, deadline))
         request[LOG_FIELDS]["model"] = wanted.model_name
         try:
             async with asyncio.timeout_at(deadline):
@@ -68,10 +70,18 @@ async def image_detection(request: web.Request) -> web.Response:
     return web.Response(body=answer, content_type="application/json")
 
 
-async def _read_body(request: web.Request, place: Place, deadline: float) -> bytes:
+def _check_headers(request: web.Request) -> None:
     limit = request.app[SETTINGS].max_body_bytes
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise EncodingUnsupportedError("send the body as it is, without Content-Encoding")
+
+
+async def _read_body(request: web.Request, place: Place, deadline: float) -> bytes:
+    """The body; what has come of it is held, not what was announced."""
+    limit = request.app[SETTINGS].max_body_bytes
     chunks, size = [], 0
     try:
         async with asyncio.timeout_at(deadline):
@@ -80,7 +90,7 @@ async def _read_body(request: web.Request, place: Place, deadline: float) -> byt
                 size += len(chunk)
                 if size > limit:
                     raise _too_large(limit)
-                if request.content_length is None:
+                if size > FIRST_BYTES:
                     place.hold(size)
     except TimeoutError:
         raise BodyTimeoutError("the body did not arrive in time") from None

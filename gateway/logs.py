@@ -17,7 +17,13 @@ class _TextFormatter(logging.Formatter):
         text = super().format(record)
         if not fields:
             return text
-        return text + "  " + " ".join(f"{name}={value}" for name, value in fields.items())
+        return text + "  " + " ".join(f"{name}={_plain(value)}" for name, value in fields.items())
+
+
+def _plain(value: object) -> str:
+    """The value, quoted if it could be taken for a line or a command to the terminal."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)
 
 
 class _JsonFormatter(JsonFormatter):

@@ -85,9 +85,9 @@ class Metrics:
         for gauge, read in self._gauges:
             gauge.set(read())
 
-    def request(self, model_name: str, status: int, seconds: float) -> None:
+    def request(self, model_name: str | None, status: int, seconds: float) -> None:
         """A request for detections ended with an HTTP status; 499 when its client left."""
-        model = model_name if self._is_known(model_name) else UNKNOWN
+        model = model_name if model_name and self._is_known(model_name) else UNKNOWN
         self._requests.labels(model, str(status)).inc()
         self._controller.labels(model).observe(seconds)
         self._publish()

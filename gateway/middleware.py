@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 import uuid
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -27,6 +27,7 @@ STATUS: dict[type[errors.GatewayError], int] = {
     errors.BodyTimeoutError: 408,
     errors.BodyTooLargeError: 413,
     errors.ImageTooLargeError: 413,
+    errors.EncodingUnsupportedError: 415,
     errors.InvalidRequestError: 422,
     errors.InvalidImageError: 422,
     errors.BackendAnswerInvalidError: 502,
@@ -49,7 +50,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     request[ARRIVED] = arrived = loop.time()
     offered = request.headers.get(ID_HEADER, "")
     request[REQUEST_ID] = request_id = offered if SANE_ID.fullmatch(offered) else uuid.uuid4().hex
-    fields: dict[str, object] = {}
+    fields: dict[str, Any] = {}
     request[LOG_FIELDS] = fields
     status = CLIENT_LEFT
     try:
@@ -61,7 +62,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
         seconds = loop.time() - arrived
         route = request.match_info.route.name
         if route == "detect":
-            request.app[METRICS].request(str(fields.get("model")), status, seconds)
+            request.app[METRICS].request(fields.get("model"), status, seconds)
         level = logging.INFO if route == "detect" or status >= 400 else logging.DEBUG
         if log.isEnabledFor(level):
             line = {

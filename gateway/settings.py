@@ -91,10 +91,10 @@ class Settings(BaseSettings):
     )
     max_batch_size: int = Field(32, ge=1, le=4096, description="pictures in one Predict call")
     max_in_flight: int = Field(
-        2,
+        32,
         ge=1,
         le=256,
-        description="Predict calls that run at the same time, for pictures of one model and shape",
+        description="Predict calls that may run at the same time; how many are worth it is learnt",
     )
     max_queue_size: int = Field(
         1024,

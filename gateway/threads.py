@@ -53,10 +53,9 @@ class Threads:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             future, function = job
-            if future.cancelled():
-                continue
             try:
-                self._hand_over(future, function(), None)
+                if not future.cancelled():
+                    self._hand_over(future, function(), None)
             except BaseException as error:  # it is the caller's to judge
                 self._hand_over(future, None, error)
             del job, future, function  # a picture must not live until the next one comes

@@ -43,6 +43,7 @@ async def _run(example: Path, host: str, port: str) -> None:
                 "tfserving": address,
                 "host": host,
                 "port": port,
+                "workers": 1,
                 "models": {MODEL: str(example / "labels.pbtxt")},
             }
         )

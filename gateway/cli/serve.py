@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterator
 
 from aiohttp import web
 
-from gateway.app import create_app
+from gateway.app import create_app, drain
 from gateway.cli.errors import CommandError
 from gateway.cli.http import server_url
-from gateway.keys import ADMISSION
 from gateway.logs import configure_logs
 from gateway.memory import keep_freed_memory
 from gateway.settings import Settings
@@ -46,7 +45,13 @@ async def serve(settings: Settings, *, ready: Callable[[str], None]) -> None:
         app = create_app(settings)
     except ValueError as error:
         raise CommandError(str(error), status=2) from error
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(
+        app,
+        handler_cancellation=True,
+        auto_decompress=False,
+        access_log=None,
+        shutdown_timeout=1.0,
+    )
     await runner.setup()
     try:
         site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
@@ -61,9 +66,7 @@ async def serve(settings: Settings, *, ready: Callable[[str], None]) -> None:
             ready(server_url(host, port))
             await stop.wait()
         log.info("stopping: requests have %g s to finish", settings.drain_timeout)
-        app[ADMISSION].close()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(app[ADMISSION].emptied(), settings.drain_timeout)
+        await drain(app)
     finally:
         await runner.cleanup()
     log.info("stopped")

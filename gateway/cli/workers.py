@@ -1,5 +1,6 @@
 """``serve --workers N``: gunicorn keeps N processes of the gateway behind one port."""
 
+import math
 import os
 import shutil
 import socket
@@ -58,7 +59,7 @@ class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "bind": server_url(settings.host, settings.port).removeprefix("http://"),
             "workers": settings.workers,
             "worker_class": "aiohttp.GunicornWebWorker",
-            "graceful_timeout": max(1, round(settings.drain_timeout)),
+            "graceful_timeout": math.ceil(settings.drain_timeout + 3),
             "logger_class": _Logger,
             "when_ready": _announce,
             "post_fork": _take_turns,
@@ -84,8 +85,9 @@ class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         return web.AppRunner(
             app,
             handler_cancellation=True,
+            auto_decompress=False,
             access_log=None,
-            shutdown_timeout=self._settings.drain_timeout,
+            shutdown_timeout=1.0,
         )
 
 

@@ -7,7 +7,7 @@ import pybase64
 from gateway.errors import InvalidImageError
 
 # RFC 2397; only its base64 form carries a picture.
-_DATA_URL_PREFIX = re.compile(rb"data:[^,]*;base64,", re.IGNORECASE)
+_DATA_URL_PREFIX = re.compile(rb"data:[^,]{0,255};base64,", re.IGNORECASE)
 _WHITESPACE = b" \t\r\n\f\v"
 _URL_SAFE_TO_STANDARD = bytes.maketrans(b"-_", b"+/")
 

@@ -21,6 +21,7 @@ _PLAIN_PNG_LAYOUT = re.compile(
 DAMAGED = "is truncated or damaged"
 _SCAN = 0xDA
 _MAX_SEGMENTS = 1000  # before the first scan; a camera's thumbnails and profiles take some dozens
+_MAX_BLOCKS = 10_000  # of a PNG or WebP, or before the frame of a GIF; 80 MB need no more
 _MAX_EXIF_BYTES = 1 << 16  # what a JPEG segment holds; a longer block is no camera's
 
 
@@ -100,26 +101,36 @@ def _gif_blocks(data: bytes) -> int:
 
 def _gif_frame(data: bytes) -> int:
     """Where the descriptor of the first frame starts (GIF89a, sections 15, 20 and 23 to 26)."""
-    position = _gif_blocks(data)
+    position, blocks = _gif_blocks(data), 0
     while data[position] == 0x21:  # an extension: label, then sub-blocks up to an empty one
         position += 2
         while size := data[position]:
             position += 1 + size
+            blocks += 1
         position += 1
+        blocks += 1
+        if blocks > _MAX_BLOCKS:
+            raise InvalidImageError(DAMAGED)
     if data[position] != 0x2C:
         raise InvalidImageError(DAMAGED)
     return position
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Type, start and end of each chunk's content up to IEND; struct.error where one is cut."""
+    """Type, start and end of each chunk's content up to IEND.
+
+    Raises:
+        struct.error: one is cut, or there are more than ``_MAX_BLOCKS``.
+    """
     position = 8
-    kind = b""
-    while kind != b"IEND":
+    for _ in range(_MAX_BLOCKS):
         length, kind = struct.unpack_from(">I4s", data, position)
         start, end = position + 8, position + 8 + length
         yield kind, start, end
+        if kind == b"IEND":
+            return
         position = end + 4
+    raise struct.error
 
 
 def png_is_whole(data: bytes) -> bool:
@@ -223,7 +234,7 @@ def _webp_exif(data: bytes) -> bytes | None:
     if data[12:16] != b"VP8X":
         return None  # the simple file formats hold pixels and nothing else
     position = 12
-    while position < len(data):
+    for _ in range(_MAX_BLOCKS):
         kind, length = struct.unpack_from("<4sI", data, position)
         if kind == b"EXIF":
             return data[position + 8 : position + 8 + length]

@@ -54,7 +54,7 @@ class Catalog:
     def forget(self, model: ServedModel) -> None:
         """Read the model's signature anew at its next use, unless that has happened already."""
         name = model.call.model_name
-        if self._models.get(name) is model:
+        if self._models.get(name) == model:
             del self._models[name]
 
     async def aclose(self) -> None:

@@ -1,6 +1,7 @@
 """Calls to one TensorFlow Serving, and what its gRPC statuses mean."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -27,6 +28,9 @@ from gateway.tfserving.wire import PredictAnswer, parse_predict
 __all__ = ["ServingClient"]
 
 T = TypeVar("T")
+
+_INTERNAL = re.compile(r"(?<!\w)/\w|\d+\.\d+\.\d+\.\d+")
+"""A path or an address: not for clients."""
 
 _REFUSALS = {
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -127,5 +131,7 @@ def _translate(error: grpc.aio.AioRpcError, model_name: str) -> GatewayError:
     if code in _REFUSALS:
         # Up to the first line's end or graph location, a status says what is wrong with the input.
         reason = details.partition("\n")[0].partition("[[")[0].strip()[:300]
+        if not reason.isprintable() or _INTERNAL.search(reason):
+            reason = ""
         return BackendRefusedError(f"TensorFlow Serving refused the request: {reason or code.name}")
     return BackendAnswerInvalidError(f"TensorFlow Serving failed with {code.name}")

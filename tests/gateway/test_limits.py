@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import gzip
 import io
 import json
+import re
 import struct
 import zlib
 
@@ -200,3 +202,61 @@ async def test_what_is_refused_harms_nobody(start, photo, ask, limit):
         bad = "A" * 6000
     answers = await asyncio.gather(*(ask(gateway, image=i) for i in [good, bad] * 20))
     assert [status for status, _ in answers] == [200, 413] * 20
+
+
+async def test_a_compressed_body_is_refused_unread(start, photo):
+    """Content-Encoding is 415, and not inflated; "identity" says nothing and is taken."""
+    gateway = await start()
+    body = body_of(photo())
+    headers = {"Content-Encoding": "gzip"}
+    response = await gateway.post("/imageDetection", data=gzip.compress(body), headers=headers)
+    answer = await response.json()
+    assert (response.status, answer["code"]) == (415, "encoding_unsupported")
+    headers = {"Content-Encoding": "identity"}
+    assert (await gateway.post("/imageDetection", data=body, headers=headers)).status == 200
+
+
+async def test_the_text_of_a_picture_counts_as_long_as_it_is_held(
+    start, serving, photo, ask, shows
+):
+    """A small picture in a large file holds the memory of its text until it is answered."""
+    gateway = await start()
+    assert (await ask(gateway))[0] == 200
+    await serving.arrived.acquire()
+    serving.gate = asyncio.Event()
+    image = photo() + " " * 300_000
+    inside = asyncio.ensure_future(ask(gateway, image=image))
+    await serving.arrived.acquire()
+    text = await metrics(gateway)
+    (held,) = re.findall(r"^gateway_pending_bytes (\S+)$", text, re.MULTILINE)
+    assert float(held) >= 300_000
+    serving.gate.set()
+    assert (await inside)[0] == 200
+
+
+async def test_what_was_announced_and_not_sent_holds_nobody_up(start, ask):
+    """A client that announces a large body and sends nothing takes no room from the others."""
+    gateway = await start(max_pending_bytes=1 << 20)
+    address = gateway.server.host, gateway.server.port
+    _, writer = await asyncio.open_connection(*address)
+    writer.write(
+        b"POST /imageDetection HTTP/1.1\r\nHost: gateway\r\nContent-Length: 1000000\r\n\r\n"
+    )
+    await writer.drain()
+    assert (await ask(gateway))[0] == 200
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_too_long_is_413_however_full_the_house_is(start, serving, photo, ask):
+    """What can never pass is not told to come again."""
+    gateway = await start(max_pending_bytes=1 << 20, max_body_bytes=1 << 21)
+    assert (await ask(gateway))[0] == 200
+    await serving.arrived.acquire()
+    serving.gate = asyncio.Event()
+    inside = asyncio.ensure_future(ask(gateway))
+    await serving.arrived.acquire()
+    response = await gateway.post("/imageDetection", data=io.BytesIO(b" " * ((1 << 21) + 1)))
+    assert response.status == 413
+    serving.gate.set()
+    assert (await inside)[0] == 200

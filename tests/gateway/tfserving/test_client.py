@@ -1,5 +1,7 @@
 """Calls over real gRPC: what is sent, what comes back, and what each status means."""
 
+import asyncio
+
 import grpc
 import numpy as np
 import pytest
@@ -116,8 +118,11 @@ async def test_statuses_keep_their_meaning(client, serving, status, expected):
 
 async def test_deadline_is_kept(client, serving):
     """A call that is not answered within its timeout ends with DeadlineExceededError."""
-    with pytest.raises(errors.DeadlineExceededError):
-        await predict(client, timeout=-1.0)
+    serving.gate = asyncio.Event()
+    for timeout in (-1.0, 0.05):
+        with pytest.raises(errors.DeadlineExceededError):
+            await predict(client, timeout=timeout)
+    serving.gate.set()
 
 
 async def test_an_answer_over_the_limit_is_refused(serving, fake_model):
