@@ -193,3 +193,72 @@ def test_a_call_that_fails_teaches_nothing(virtual):
         await batcher.aclose()
 
     virtual(main())
+
+
+class Waiting:
+    """A lane that looks as a test wants it to."""
+
+    key = "k"
+    in_flight = 0
+    oldest = 0.0
+    max_batch_size = 32
+
+    def __init__(self, depth=1):
+        self.depth = depth
+
+
+def knowing(*, slots=1, deepest=9):
+    """A dispatch that knows calls of one second, half of a second of which can overlap."""
+    dispatch = JustInTime()
+    cost = dispatch.cost("k")
+    cost.fits, cost.slots, cost.deepest = 9, slots, deepest
+    cost.a, cost.b, cost.overlap, cost.noise = 1.0, 0.0, 0.5, 0.01
+    return dispatch
+
+
+def test_the_next_batch_leaves_ahead_of_the_end():
+    """It leaves so that it arrives, by what overlaps, about when the call before it ends."""
+    dispatch, lane = knowing(), Waiting()
+    dispatch.sent(lane, 1, 0.0)
+    assert 0.8 < dispatch.next([lane], 0.1)[1] <= 1.0
+    dispatch.sent(lane, 1, 1.0)  # to end a second after the first
+    assert 1.8 < dispatch.next([lane], 1.1)[1] <= 2.1
+
+
+def test_a_free_slot_is_used_at_once():
+    """On a device of two slots a second call need not wait for the first, but a third must."""
+    dispatch, lane = knowing(slots=2), Waiting()
+    dispatch.sent(lane, 1, 0.0)
+    assert dispatch.next([lane], 0.1)[1] == 0.1
+    dispatch.sent(lane, 1, 0.1)
+    assert 0.7 < dispatch.next([lane], 0.2)[1] <= 1.0
+
+
+def test_a_call_that_is_overdue_holds_nobody_up():
+    """Long after a call should have ended one more leaves, and then no more."""
+    dispatch, lane = knowing(deepest=0), Waiting()
+    dispatch.sent(lane, 1, 0.0)
+    assert dispatch.next([lane], 5.0)[1] == 5.0
+    dispatch.sent(lane, 1, 5.0)
+    assert dispatch.next([lane], 50.0)[1] == float("inf")
+
+
+def test_without_lead_it_waits_for_the_end():
+    """A device that takes nothing in advance gets the next call when the last has ended."""
+    dispatch, lane = knowing(), Waiting()
+    dispatch.cost("k").overlap = 0.0
+    call = dispatch.sent(lane, 1, 0.0)
+    dispatch._early_from = 99.0
+    assert dispatch.next([lane], 0.5)[1] == float("inf")  # its turn to be a little late
+    dispatch.ended(call, 1.0, failed=False)
+    assert dispatch.next([lane], 1.0)[1] == 1.0
+
+
+def test_where_guessing_is_vain_it_waits_for_the_end():
+    """Little to gain by a lead and a time that varies widely: the end of the call is waited for."""
+    dispatch, lane = knowing(), Waiting()
+    cost = dispatch.cost("k")
+    cost.overlap, cost.noise = 0.001, 0.5
+    dispatch.sent(lane, 1, 0.0)
+    dispatch._early_from = dispatch._late_from = 99.0
+    assert dispatch.next([lane], 0.5)[1] == float("inf")

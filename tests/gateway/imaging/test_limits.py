@@ -173,3 +173,24 @@ def test_film_behind_a_photograph_is_not_taken_for_scans(encode):
     data = encode(Image.new("L", (64, 64), 99), "JPEG")
     film = b"\xff\xda\x17\x00" * 1000
     assert open_picture(data + film, max_pixels=4096).to_rgb().shape == (64, 64, 3)
+
+
+def many_blocks(encode, format_, count):
+    """A sound picture with ``count`` blocks of nothing before its end."""
+    data = encode(Image.new("RGB", (8, 8)), format_)
+    if format_ == "PNG":
+        end = data.index(b"IDAT") - 4
+        empty = struct.pack(">I", 0) + b"teXt" + struct.pack(">I", zlib.crc32(b"teXt"))
+    else:
+        end = 13 + 3 * (2 << (data[10] & 7)) if data[10] & 0x80 else 13
+        empty = b"\x21\xfe\x01a\x00"
+    return data[:end] + empty * count + data[end:]
+
+
+@pytest.mark.parametrize("format_", ["PNG", "GIF"])
+def test_countless_empty_blocks_are_refused(encode, format_):
+    """Megabytes of empty chunks would take a thread for seconds; some are harmless."""
+    picture = open_picture(many_blocks(encode, format_, 100), max_pixels=100)
+    assert picture.to_rgb().shape == (8, 8, 3)
+    with pytest.raises(InvalidImageError):
+        open_picture(many_blocks(encode, format_, 20_000), max_pixels=100).to_rgb()
