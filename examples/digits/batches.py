@@ -18,14 +18,14 @@ SEED = 7
 HELD_OUT = 0.15  # of the handwriting
 TILES = ((128, 40), (192, 20), (320, 8))  # side in pixels, pictures in a batch
 MOST_DIGITS = 16
-REPEATS = 3
+REPEATS = 4
 PHOTOGRAPHS = ((480, 640), (640, 480), (600, 600), (540, 960), (900, 1200))  # height, width
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32]]
 
 
 def batches(steps: int) -> Iterator[Batch]:
-    """Make training batches in another process, ahead of their use; each comes three times.
+    """Make training batches in another process, ahead of their use; each comes `REPEATS` times.
 
     A batch is the pictures, their boxes [n, m, 4] in pixels, and their digits [n, m], -1 where
     there is none.

@@ -21,12 +21,12 @@ MAX_OVERLAP = 0.5
 
 
 def build() -> keras.Model:
-    """The network: [n, height, width, 1] standardised grey to [n, height/8, width/8, 1 + 10 + 4].
+    """The network: [n, height, width, 3] standardised to [n, height/8, width/8, 1 + 10 + 4].
 
     The logit of a centre, a logit for each digit, and the logarithms of the distances up, left,
     down and right.
     """
-    pixels = keras.Input((None, None, 1))
+    pixels = keras.Input((None, None, 3))
     x = _convolution(pixels, 16, stride=2)
     x = _convolution(x, 32, stride=2)
     fine = _residual(_convolution(x, 48, stride=2), 48)
@@ -58,18 +58,22 @@ def _upsampled(x: tf.Tensor, channels: int) -> tf.Tensor:
 
 
 def standardise(pictures: tf.Tensor) -> tf.Tensor:
-    """RGB 0..255 to grey of mean 0 and deviation 1 in each picture, [n, height, width, 1]."""
-    grey = tf.tensordot(tf.cast(pictures, tf.float32), tf.constant([[0.299], [0.587], [0.114]]), 1)
-    mean, variance = tf.nn.moments(grey, axes=[1, 2], keepdims=True)
-    return (grey - mean) * tf.math.rsqrt(variance + 25.0)
+    """RGB 0..255 to mean 0 in each channel and deviation 1 over all three, picture by picture.
+
+    Colour is kept: ink is often as bright as the page and only of another colour.
+    """
+    pictures = tf.cast(pictures, tf.float32)
+    mean, variance = tf.nn.moments(pictures, axes=[1, 2], keepdims=True)
+    return (pictures - mean) * tf.math.rsqrt(tf.reduce_mean(variance, -1, keepdims=True) + 25.0)
 
 
 def vary(pictures: tf.Tensor) -> tf.Tensor:
-    """Change a training batch at random: invert one picture in six, and bend all grey values."""
+    """Change a training batch at random: invert one picture in six, bend values, swap channels."""
     shape = [tf.shape(pictures)[0], 1, 1, 1]
-    share = tf.cast(pictures, tf.float32) / 255
-    share = tf.where(tf.random.uniform(shape) < 1 / 6, 1 - share, share)
-    return 255 * share ** tf.exp(tf.random.normal(shape, stddev=0.25))
+    pictures = tf.cast(pictures, tf.float32)
+    pictures = tf.where(tf.random.uniform(shape) < 1 / 6, 255 - pictures, pictures)
+    share = (pictures / 255) ** tf.exp(tf.random.normal(shape, stddev=0.25))
+    return 255 * tf.gather(share, tf.random.shuffle([0, 1, 2]), axis=-1)
 
 
 def _cell_centres(rows: tf.Tensor, columns: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

