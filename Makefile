@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint proto clean
+.PHONY: demo test lint bench proto clean
 
 demo: $(VENV)/.demo
 	$(BIN)/tfserving-gateway demo
@@ -17,6 +17,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m bench
 
 # Needs grpcio-tools; an older one makes code that more releases of protobuf can run.
 proto: $(VENV)/.test
@@ -36,4 +39,8 @@ $(VENV)/.demo: setup.cfg pyproject.toml | $(BIN)/python
 $(VENV)/.test: setup.cfg pyproject.toml | $(BIN)/python
 	@echo "Installing into $(VENV); TensorFlow is large, so this takes a minute or two …"
 	$(BIN)/python -m pip install --progress-bar on -e '.[embedded,test]'
+	@touch $@
+
+$(VENV)/.bench: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --progress-bar on -e '.[bench]'
 	@touch $@
