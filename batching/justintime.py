@@ -4,6 +4,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from batching.dispatch import L, Lane
 from batching.learning import CallCost, Sample
@@ -49,7 +50,7 @@ class JustInTime:
     def __init__(
         self,
         max_in_flight: int = 32,
-        kind: Callable[[Hashable], Hashable] = lambda key: key,
+        kind: Callable[[Any], Hashable] = lambda key: key,
     ) -> None:
         if max_in_flight < 1:
             raise ValueError("max_in_flight must be at least 1")

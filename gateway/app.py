@@ -45,10 +45,11 @@ def create_app(settings: Settings) -> web.Application:
 async def drain(app: web.Application) -> None:
     """Refuse new requests, let those inside finish, and answer 503 to who is left in the end.
 
-    Takes ``drain_timeout`` seconds at most, and ``LAST_WORDS`` for the answers. Once it is done, it
-    does nothing more.
+    Takes ``drain_timeout`` seconds and ``LAST_WORDS`` for the answers at most; again, no time.
     """
     admission = app[ADMISSION]
+    if admission.closed:
+        return
     admission.close()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(admission.emptied(), app[SETTINGS].drain_timeout)

@@ -205,7 +205,6 @@ class Detector:
         return [_Share(row, seconds) for row in rows]
 
 
-def _kind(lane: Hashable) -> Hashable:
+def _kind(lane: Lane) -> Hashable:
     """What is learnt of calls is learnt for a model and, to a factor of two, a size of picture."""
-    assert isinstance(lane, Lane)  # noqa: S101 - tells mypy whose keys these are
     return lane.model.call.model_name, prod(lane.shape).bit_length()

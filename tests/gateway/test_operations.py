@@ -1,5 +1,6 @@
 """What an operator sees: health, readiness, metrics, models, logs."""
 
+import asyncio
 import json
 import logging
 
@@ -7,6 +8,9 @@ import grpc
 import pytest
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import get_model_status_pb2
+
+from gateway.app import drain
+from gateway.keys import ADMISSION
 
 LOADING = get_model_status_pb2.ModelVersionStatus.LOADING
 
@@ -151,3 +155,17 @@ async def test_a_defect_of_ours_is_500_and_tells_nothing(gateway, ask, serving, 
     assert "secret" not in json.dumps(answer)
     monkeypatch.undo()
     assert (await ask(gateway))[0] == 200
+
+
+async def test_draining_takes_its_time_once(start, shows):
+    """A request that cannot be ended holds the stop up once, not at every step of it."""
+    gateway = await start(drain_timeout=0.05)
+    _, writer = await asyncio.open_connection(gateway.server.host, gateway.server.port)
+    writer.write(b"POST /imageDetection HTTP/1.1\r\nHost: gateway\r\nContent-Length: 9\r\n\r\n")
+    await shows(gateway, "gateway_requests_inside", 1)
+    await drain(gateway.app)
+    assert gateway.app[ADMISSION].inside == 1
+    async with asyncio.timeout(0):  # no wait is left, not even a short one
+        await drain(gateway.app)
+    writer.close()
+    await writer.wait_closed()
