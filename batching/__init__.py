@@ -11,7 +11,7 @@ gets the result of its own item. Standard library only: the package does not kno
 from batching.batcher import Batcher, Process
 from batching.dispatch import Dispatch, FreeSlot, Lane
 from batching.errors import BatcherClosedError, BatchFailedError, QueueFullError
-from batching.justintime import JustInTime
+from batching.justintime import JustInTime, Upcoming
 from batching.learning import CallCost
 from batching.observer import Observer
 
@@ -27,4 +27,5 @@ __all__ = [
     "Observer",
     "Process",
     "QueueFullError",
+    "Upcoming",
 ]

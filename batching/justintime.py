@@ -4,12 +4,12 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from batching.dispatch import L, Lane
 from batching.learning import CallCost, Sample
 
-__all__ = ["JustInTime"]
+__all__ = ["JustInTime", "Upcoming"]
 
 KINDS = 1024  # costs that are remembered; the one unused for longest is forgotten
 MARGIN = 0.03  # of a call's time: how much earlier than just in time
@@ -20,6 +20,26 @@ EARLY = 0.15  # of a call's time, and the noise on top: would another call run b
 LATE = 0.08  # of a call's time: does less lead do?
 ROOM_TO_BE_LATE = 0.75  # of a batch; a fuller one is never late
 TRIAL_SECONDS = 0.8  # from one such trial to the next
+CALL_SECONDS = 1.5e-3  # CPU that a call costs this machine, whatever it carries (bench/README.md)
+
+
+class Upcoming(NamedTuple):
+    """Items that this machine is too busy to have prepared yet, and the seconds from one to the
+    next; 0 of them where something else is the bottleneck."""
+
+    items: int
+    interval: float
+
+    def company(self) -> int:
+        """How many items a batch should wait for.
+
+        Waiting for k of them costs each of those k about k/2 intervals; a call saved is time saved
+        for all that are upcoming. The sum is least at the square root that is known from order
+        quantities (Harris, 1913).
+        """
+        if self.items < 1 or self.interval <= 0:
+            return 1
+        return max(1, math.isqrt(int(2 * self.items * CALL_SECONDS / self.interval)))
 
 
 @dataclass(eq=False)
@@ -45,17 +65,23 @@ class JustInTime:
         Calls that may run at a time, whatever was learnt.
     kind
         What keys have in common that cost the same; by default each key is learnt alone.
+    upcoming
+        Tells how many items are still to come from this machine. While there are many, a batch
+        waits for a few of them although the device is free (:meth:`Upcoming.company`), but no
+        longer than they should take.
     """
 
     def __init__(
         self,
         max_in_flight: int = 32,
         kind: Callable[[Any], Hashable] = lambda key: key,
+        upcoming: Callable[[], Upcoming] = lambda: Upcoming(0, 0.0),
     ) -> None:
         if max_in_flight < 1:
             raise ValueError("max_in_flight must be at least 1")
         self._max_in_flight = max_in_flight
         self._kind = kind
+        self._upcoming = upcoming
         self._costs: OrderedDict[Hashable, CallCost] = OrderedDict()
         self._calls: list[_Call] = []
         self._turns: dict[Hashable, float] = {}
@@ -76,7 +102,16 @@ class JustInTime:
 
     def next(self, lanes: Sequence[L], now: float) -> tuple[L, float]:
         """See :meth:`Dispatch.next`."""
-        turns = self._turns
+        upcoming, turns = self._upcoming(), self._turns
+        company = upcoming.company()
+        if company > 1:
+            ready = [lane for lane in lanes if lane.depth >= min(company, lane.max_batch_size)]
+            if not ready:
+                lane = min(lanes, key=lambda lane: lane.oldest)
+                patient_until = lane.oldest + company * upcoming.interval
+                if patient_until > now:
+                    return lane, patient_until
+            lanes = ready or [lane]
         lane = min(lanes, key=lambda lane: (turns.get(lane.key, self._turn), lane.oldest))
         return lane, self._leave_at(lane, now)
 

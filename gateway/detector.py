@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from batching import Batcher, BatcherClosedError, BatchFailedError, JustInTime, Observer
+from batching import Batcher, BatcherClosedError, BatchFailedError, JustInTime, Observer, Upcoming
 from gateway.admission import Place
 from gateway.errors import (
     BackendAnswerInvalidError,
@@ -97,7 +97,11 @@ class Detector:
             self._predict,
             max_batch_size=self._max_batch_size,
             max_queue_size=sys.maxsize,  # admission is the limit, and has the same name
-            dispatch=JustInTime(settings.max_in_flight, kind=_kind),
+            dispatch=JustInTime(
+                settings.max_in_flight,
+                kind=_kind,
+                upcoming=lambda: Upcoming(threads.waiting, threads.interval),
+            ),
             observer=stages,
         )
 

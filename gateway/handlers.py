@@ -43,11 +43,13 @@ async def image_detection(request: web.Request) -> web.Response:
     app, arrived = request.app, request[ARRIVED]
     deadline = arrived + app[SETTINGS].request_timeout
     _check_headers(request)
+    reading = True
     with app[ADMISSION].enter(min(request.content_length or 0, FIRST_BYTES)) as place:
-        wanted = parse_request(await _read_body(request, place, deadline))
-        request[LOG_FIELDS]["model"] = wanted.model_name
         try:
             async with asyncio.timeout_at(deadline):
+                wanted = parse_request(await _read_body(request, place))
+                reading = False
+                request[LOG_FIELDS]["model"] = wanted.model_name
                 found = await app[DETECTOR].detect(
                     wanted.model_name,
                     wanted.image,
@@ -56,6 +58,8 @@ async def image_detection(request: web.Request) -> web.Response:
                     deadline=deadline,
                 )
         except TimeoutError:
+            if reading:
+                raise BodyTimeoutError("the body did not arrive in time") from None
             raise DeadlineExceededError(
                 f"no answer within the {app[SETTINGS].request_timeout:g} s that a request is given"
             ) from None
@@ -79,21 +83,17 @@ def _check_headers(request: web.Request) -> None:
         raise EncodingUnsupportedError("send the body as it is, without Content-Encoding")
 
 
-async def _read_body(request: web.Request, place: Place, deadline: float) -> bytes:
+async def _read_body(request: web.Request, place: Place) -> bytes:
     """The body; what has come of it is held, not what was announced."""
     limit = request.app[SETTINGS].max_body_bytes
     chunks, size = [], 0
-    try:
-        async with asyncio.timeout_at(deadline):
-            async for chunk in request.content.iter_any():
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > limit:
-                    raise _too_large(limit)
-                if size > FIRST_BYTES:
-                    place.hold(size)
-    except TimeoutError:
-        raise BodyTimeoutError("the body did not arrive in time") from None
+    async for chunk in request.content.iter_any():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        if size > FIRST_BYTES:
+            place.hold(size)
     return b"".join(chunks)
 
 

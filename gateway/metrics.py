@@ -1,6 +1,7 @@
 """The one sink of the gateway's facts: Prometheus."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 from prometheus_client import (
     CollectorRegistry,
@@ -40,10 +41,11 @@ class Metrics:
         self._gauges: list[tuple[Gauge, Callable[[], float]]] = []
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self._requests = Counter(
+        # Each is kept as the function that finds the metric's child for its labels, once.
+        self._requests = cache(Counter(
             "gateway_requests", "Requests for detections, by their end.", ["model", "status"],
             registry=registry,
-        )  # fmt: skip
+        ).labels)  # fmt: skip
         self._rejected = Counter(
             "gateway_rejected", "Requests refused at the door, by the limit.", ["reason"],
             registry=registry,
@@ -56,13 +58,15 @@ class Metrics:
             "gateway_decode_seconds", "From admission until the picture is decoded."
         )
         self._queue = self._seconds("gateway_queue_seconds", "A decoded picture's wait.")
-        self._batch_size = Histogram(
+        self._batch_size = cache(Histogram(
             "gateway_batch_size", "Pictures in a Predict call.", ["model"],
             registry=registry, buckets=SIZES,
-        )  # fmt: skip
+        ).labels)  # fmt: skip
 
-    def _seconds(self, name: str, text: str) -> Histogram:
-        return Histogram(name, text, ["model"], registry=self._registry, buckets=SECONDS)
+    def _seconds(self, name: str, text: str) -> Callable[[str], Histogram]:
+        return cache(
+            Histogram(name, text, ["model"], registry=self._registry, buckets=SECONDS).labels
+        )
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a value: ``read`` when Prometheus asks or, when shared, after each request."""
@@ -88,8 +92,8 @@ class Metrics:
     def request(self, model_name: str | None, status: int, seconds: float) -> None:
         """A request for detections ended with an HTTP status; 499 when its client left."""
         model = model_name if model_name and self._is_known(model_name) else UNKNOWN
-        self._requests.labels(model, str(status)).inc()
-        self._controller.labels(model).observe(seconds)
+        self._requests(model, str(status)).inc()
+        self._controller(model).observe(seconds)
         self._publish()
 
     def rejected(self, reason: str) -> None:
@@ -100,17 +104,17 @@ class Metrics:
 
     def decoded(self, model_name: str, seconds: float) -> None:
         """See ``detector.Stages``."""
-        self._decode.labels(model_name).observe(seconds)
+        self._decode(model_name).observe(seconds)
 
     def predicted(self, model_name: str, seconds: float) -> None:
         """See ``detector.Stages``."""
-        self._tfserve.labels(model_name).observe(seconds)
+        self._tfserve(model_name).observe(seconds)
 
     def dispatched(self, key: Lane, waits: Sequence[float]) -> None:
         """See ``batching.Observer``."""
         name = key.model.call.model_name
-        self._batch_size.labels(name).observe(len(waits))
-        queue = self._queue.labels(name)
+        self._batch_size(name).observe(len(waits))
+        queue = self._queue(name)
         for wait in waits:
             queue.observe(wait)
 

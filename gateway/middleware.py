@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
+import os
 import re
-import uuid
 from typing import Any, Final
 
 from aiohttp import web
@@ -49,7 +49,9 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     loop = asyncio.get_running_loop()
     request[ARRIVED] = arrived = loop.time()
     offered = request.headers.get(ID_HEADER, "")
-    request[REQUEST_ID] = request_id = offered if SANE_ID.fullmatch(offered) else uuid.uuid4().hex
+    request[REQUEST_ID] = request_id = (
+        offered if SANE_ID.fullmatch(offered) else os.urandom(16).hex()
+    )
     fields: dict[str, Any] = {}
     request[LOG_FIELDS] = fields
     status = CLIENT_LEFT
@@ -74,7 +76,9 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
                 "remote": request.remote,
                 **fields,
             }
-            log.log(level, "request", extra={"request": line})
+            # As log.log() does, without the search of the stack for who called it.
+            extra = {"request": line}
+            log.handle(log.makeRecord(log.name, level, "", 0, "request", (), None, extra=extra))
 
 
 @web.middleware

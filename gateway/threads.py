@@ -5,12 +5,15 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
+from time import monotonic
 from typing import Any, TypeVar, TypeVarTuple
 
 __all__ = ["Threads"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+LATELY = 0.05  # the weight of the last run in the mean time of one
 
 
 class Threads:
@@ -28,12 +31,23 @@ class Threads:
         )
         self._done: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._woken = False
+        self._seconds = 0.0
         self._threads = [
             threading.Thread(target=self._work, name=f"decode-{number}", daemon=True)
             for number in range(count)
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Functions that wait for a thread."""
+        return self._jobs.qsize()
+
+    @property
+    def interval(self) -> float:
+        """Seconds from one result to the next while functions wait, as it was lately."""
+        return self._seconds / len(self._threads)
 
     async def run(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """What ``function(*args)`` returns or raises, run in a thread.
@@ -55,7 +69,11 @@ class Threads:
             future, function = job
             try:
                 if not future.cancelled():
-                    self._hand_over(future, function(), None)
+                    began = monotonic()
+                    result = function()
+                    self._seconds += LATELY * (monotonic() - began - self._seconds)
+                    self._hand_over(future, result, None)
+                    del result
             except BaseException as error:  # it is the caller's to judge
                 self._hand_over(future, None, error)
             del job, future, function  # a picture must not live until the next one comes

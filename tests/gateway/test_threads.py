@@ -89,3 +89,24 @@ def test_a_loop_that_is_gone():
     gate.set()
     kept[0]._threads[0].join()
     assert not kept[0]._threads[0].is_alive()
+
+
+async def test_what_waits_and_how_long_it_takes(one, monkeypatch):
+    """The number of functions without a thread, and the time from one result to the next."""
+    clock = iter(range(1000))
+    monkeypatch.setattr("gateway.threads.monotonic", lambda: float(next(clock)))
+    gate, started = threading.Event(), threading.Event()
+
+    def work():
+        started.set()
+        gate.wait()
+
+    tasks = [asyncio.ensure_future(one.run(work)) for _ in range(3)]
+    await asyncio.to_thread(started.wait)
+    assert one.waiting == 2
+    gate.set()
+    await asyncio.gather(*tasks)
+    assert one.waiting == 0
+    for _ in range(100):
+        await one.run(int)
+    assert one.interval == pytest.approx(1.0, rel=0.02)
