@@ -41,7 +41,7 @@ class Service(NamedTuple):
 
     def plan(self, **settings: Any) -> load.Plan:
         """Return a plan that loads and measures this service."""
-        envelope = peers.ENVELOPES.get(self.name, "{}")
+        envelope = peers.ENVELOPES.get(self.name.partition(",")[0], "{}")
         return load.Plan(self.url, pid=self.pid, envelope=envelope, **settings)
 
 
@@ -69,19 +69,22 @@ def gateway(behind: Backend, *flags: str) -> Iterator[Service]:
 
 
 @contextlib.contextmanager
-def peer(name: str, behind: Backend, model: str = "ssd") -> Iterator[Service]:
+def peer(
+    name: str, behind: Backend, model: str = "ssd", style: str = "documented"
+) -> Iterator[Service]:
     """Run a peer in front of a backend; ready is when it has answered one picture rightly."""
     port = processes.free_port()
     began = time.monotonic()
     with processes.running(
         peers.command(name, port),
         f"127.0.0.1:{port}",
-        env=peers.environment(port, behind.address, model),
+        env=peers.environment(port, behind.address, model, style),
         wait=120,
     ) as process:
         url = f"http://127.0.0.1:{port}/imageDetection"
         _await_answer(url, model, peers.ENVELOPES.get(name, "{}"), began + 120)
-        yield Service(name, url, process.pid, time.monotonic() - began)
+        called = name if style == "documented" else f"{name}, {style}"
+        yield Service(called, url, process.pid, time.monotonic() - began)
 
 
 def _await_answer(url: str, model: str, envelope: str, until: float) -> None:

@@ -174,6 +174,12 @@ class Suite:
                     self.keep(service, behind, concurrency=64)
                     self.by_load(service, behind)
                     self.overload(service, behind)
+            if model == "ssd":
+                with (
+                    servers.backend(FAST) as behind,
+                    servers.peer(name, behind, style="tuned") as service,
+                ):
+                    self.keep(service, behind, concurrency=64)
         except RuntimeError as error:
             self.say(f"{name} was not measured: {str(error)[-300:]}")
 

@@ -109,12 +109,14 @@ def wrong(results: Results) -> float:
 
 
 BATCHING = ("bentoml", "fastapi", "litserve", "mosec", "ray")
+TUNED = tuple(f"{name}, tuned" for name in BATCHING)
 TARGETS = (
     Target("answers that are not their picture's", 0, False, wrong),
     Target("CPU, 640x480, times the floor", 1.3, False, times_floor("640x480", "ssd")),
     Target("CPU, 1920x1080, times the floor", 1.3, False, times_floor("1920x1080", "ssd")),
     Target("CPU, dynamic size, times the floor", 1.5, False, times_floor("640x480", "full")),
     Target("throughput, times the best peer", 2, True, times_peers(BATCHING)),
+    Target("the same, peers with our decoder", 2, True, times_peers(TUNED)),
     Target("throughput, times the Flask way", 70, True, times_peers(["flask"], "full")),
     Target("added at concurrency 1, p50", 1.0, False, added("p50"), "ms"),
     Target("added at concurrency 1, p99", 3.0, False, added("p99"), "ms"),

@@ -35,6 +35,11 @@ def command(name: str, port: int) -> list[str]:
     return [str(python(name)), "-m", f"bench.peers.{name}_service"]
 
 
-def environment(port: int, backend: str, model: str) -> dict[str, str]:
-    """Return the variables that tell a peer its port, backend and model."""
-    return {"BENCH_PORT": str(port), "BENCH_BACKEND": backend, "BENCH_MODEL": model}
+def environment(port: int, backend: str, model: str, style: str) -> dict[str, str]:
+    """Return the variables that tell a peer its port, backend, model and style (``common``)."""
+    return {
+        "BENCH_PORT": str(port),
+        "BENCH_BACKEND": backend,
+        "BENCH_MODEL": model,
+        "BENCH_STYLE": style,
+    }

@@ -1,9 +1,17 @@
 """What every peer does alike, so that they differ in serving and batching only.
 
-JPEG by the fastest libraries, one Predict call for a batch, the answer as plain objects.
+In one of two styles (``BENCH_STYLE``). "documented": what the tutorials of such services and of
+TensorFlow Serving's client show, Pillow and the protobuf classes. "tuned": the decoder and the
+request writer of this project's gateway. One Predict call for a batch in both.
 """
 
+import base64
+import io
+import os
+import runpy
 from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -12,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pybase64
 import simplejpeg
+from PIL import Image
 
 from bench import wire
 from bench.peers import answers
@@ -19,26 +28,47 @@ from bench.peers.answers import BACKEND, MODEL, OUTPUTS, PORT
 
 __all__ = ["MAX_BATCH_SIZE", "PORT", "AsyncPredictor", "Predictor", "decode"]
 
+TUNED = os.environ.get("BENCH_STYLE") == "tuned"
 MAX_BATCH_SIZE = 32
 OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+SIDE = 300  # of the model's input, unless it takes any size
 
 Picture = npt.NDArray[np.uint8]
 
 cv2.setNumThreads(1)
 
+# The protobuf classes of TensorFlow Serving, without the gateway among which they lie.
+pb = SimpleNamespace(
+    **runpy.run_path(str(Path(__file__).parents[2] / "gateway" / "tfserving" / "tfserving_pb2.py"))
+)
+
 
 def decode(request: dict[str, Any]) -> Picture:
     """Return the request's picture as RGB, 300 x 300 unless the model takes any size."""
+    if not TUNED:
+        image = Image.open(io.BytesIO(base64.b64decode(request["image"]))).convert("RGB")
+        if MODEL != "full":
+            image = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+        return np.asarray(image)
     pixels: Picture = simplejpeg.decode_jpeg(pybase64.b64decode(request["image"]))
     if MODEL == "full":
         return pixels
-    return np.asarray(cv2.resize(pixels, (300, 300)), np.uint8)
+    return np.asarray(cv2.resize(pixels, (SIDE, SIDE)), np.uint8)
 
 
 def encode(pictures: Sequence[Picture]) -> bytes:
     """Return the PredictRequest for pictures of one shape."""
     dims = (len(pictures), *pictures[0].shape)
-    return wire.predict_request(MODEL, "inputs", dims, OUTPUTS, [p.data for p in pictures])
+    if TUNED:
+        return wire.predict_request(MODEL, "inputs", dims, OUTPUTS, [p.data for p in pictures])
+    request = pb.PredictRequest(output_filter=OUTPUTS)
+    request.model_spec.name = MODEL
+    tensor = request.inputs["inputs"]
+    tensor.dtype = pb.DT_UINT8
+    for size in dims:
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.tensor_content = np.stack(pictures).tobytes()  # as tf.make_tensor_proto does it
+    return bytes(request.SerializeToString())
 
 
 class Predictor:
