@@ -11,11 +11,12 @@ gets the result of its own item. Standard library only: the package does not kno
 from batching.batcher import Batcher, Process
 from batching.dispatch import Dispatch, FreeSlot, Lane
 from batching.errors import BatcherClosedError, BatchFailedError, QueueFullError
-from batching.justintime import JustInTime, Upcoming
+from batching.justintime import Ahead, JustInTime, Upcoming
 from batching.learning import CallCost
 from batching.observer import Observer
 
 __all__ = [
+    "Ahead",
     "BatchFailedError",
     "Batcher",
     "BatcherClosedError",

@@ -2,14 +2,14 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from batching.dispatch import L, Lane
 from batching.learning import CallCost, Sample
 
-__all__ = ["JustInTime", "Upcoming"]
+__all__ = ["Ahead", "JustInTime", "Upcoming"]
 
 KINDS = 1024  # costs that are remembered; the one unused for longest is forgotten
 MARGIN = 0.03  # of a call's time: how much earlier than just in time
@@ -21,6 +21,14 @@ LATE = 0.08  # of a call's time: does less lead do?
 ROOM_TO_BE_LATE = 0.75  # of a batch; a fuller one is never late
 TRIAL_SECONDS = 0.8  # from one such trial to the next
 CALL_SECONDS = 1.5e-3  # CPU that a call costs this machine, whatever it carries (bench/README.md)
+
+
+class Ahead(NamedTuple):
+    """Items of one key that wait, here or on their way here, and how many of them a call takes."""
+
+    key: Hashable
+    items: int
+    max_batch_size: int
 
 
 class Upcoming(NamedTuple):
@@ -139,6 +147,35 @@ class JustInTime:
         if not failed:
             sample = Sample(call.size, now - call.sent, call.ahead, tuple(call.waits))
             call.cost.learn(sample, now)
+
+    def expected(self, own: Ahead, others: Iterable[Ahead], ready: float, now: float) -> float:
+        """When one more item of ``own.key`` will have its result, if it is submitted at ``ready``.
+
+        By what was learnt, with full batches for all who are ahead; of ``others`` no more than
+        their fair turns. -inf while the cost of that key is not known: nothing is refused on
+        suspicion.
+        """
+        cost = self.cost(own.key)
+        if not cost.known:
+            return -math.inf
+        full, rest = divmod(own.items, own.max_batch_size)
+        batch = cost.service(own.max_batch_size)
+        before = full * batch
+        turns = sum(
+            min(self._work(other), before + self.cost(other.key).service(other.max_batch_size))
+            for other in others
+            if other.items
+        )
+        free = max(now, self._free(cost.slots)[0])
+        start = max(ready + cost.overlap, free + (before + turns) / cost.slots)
+        last = batch if full else cost.service(rest + 1)
+        doubt = cost.noise * last * math.sqrt(full / cost.slots + 1)
+        return start + last + doubt
+
+    def _work(self, ahead: Ahead) -> float:
+        """Seconds of the device for all of it, in full batches."""
+        cost, calls = self.cost(ahead.key), math.ceil(ahead.items / ahead.max_batch_size)
+        return calls * cost.service(ahead.max_batch_size) if cost.known else 0.0
 
     def _leave_at(self, lane: Lane, now: float) -> float:
         self._trial = None

@@ -112,7 +112,7 @@ class Load:
         self.plan = plan
         self.host, self.port = str(url.hostname), url.port or 80
         requests = [
-            (code, post(url.netloc, url.path, _body(plan, jpeg)))
+            (code, post(url.netloc, url.path, _body(plan, jpeg), plan.deadline))
             for code, jpeg in photos.load(list(plan.sizes))
         ]
         random.Random(1).shuffle(requests)

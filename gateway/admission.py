@@ -2,13 +2,21 @@
 
 import asyncio
 import threading
+from collections import Counter
 from concurrent.futures import CancelledError
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self, get_args
 
 from gateway.errors import OverloadedError, ShuttingDownError
 
-__all__ = ["Admission", "Place"]
+__all__ = ["PRIORITIES", "Admission", "Place", "Priority"]
+
+Priority = Literal["high", "normal", "low"]
+PRIORITIES: tuple[Priority, ...] = get_args(Priority)
+
+# What a request may use of each limit. Whoever may use less is refused first as the house fills,
+# and leaves room to those who may use more.
+SHARES: dict[Priority, float] = {"high": 1.0, "normal": 0.9, "low": 0.5}
 
 
 class Admission:
@@ -26,6 +34,8 @@ class Admission:
         self._bytes = 0
         self._waiting = 0
         self._inside = 0
+        self.waiting_for: Counter[str] = Counter()
+        """The requests that wait and have named their model, by its name."""
         self._closed = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -50,8 +60,10 @@ class Admission:
         """Whether the house takes nobody in any more."""
         return self._closed
 
-    def enter(self, nbytes: int) -> "Place":
+    def enter(self, nbytes: int, priority: Priority = "normal") -> "Place":
         """Take a request of ``nbytes`` in; the place is given back when its ``with`` block ends.
+
+        A request of low priority may use half of each limit, a normal one nine tenths.
 
         Raises
         ------
@@ -62,12 +74,13 @@ class Admission:
         """
         if self._closed:
             raise ShuttingDownError("the gateway is shutting down")
-        if self._waiting >= self._max_queue_size:
+        share = SHARES[priority]
+        if self._waiting >= self._max_queue_size * share:
             raise OverloadedError(
                 f"{self._waiting} requests wait, as many as the gateway allows",
                 reason="max_queue_size",
             )
-        place = Place(self)
+        place = Place(self, share)
         place.hold(nbytes)
         self._waiting += 1
         self._inside += 1
@@ -86,8 +99,11 @@ class Admission:
 class Place:
     """One request's place in the house, a context manager."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: Admission, share: float) -> None:
         self._admission = admission
+        self.share = share
+        """What it may use of each limit, 0..1."""
+        self._model_name: str | None = None
         self._bytes = 0
         self._waiting = True
         self._left = False
@@ -108,7 +124,8 @@ class Place:
                 raise CancelledError
             others = house._bytes - self._bytes
             # Alone in the house, a request may hold whatever its own limits let pass.
-            if others and nbytes > self._bytes and others + nbytes > house._max_pending_bytes:
+            limit = house._max_pending_bytes * self.share
+            if others and nbytes > self._bytes and others + nbytes > limit:
                 raise OverloadedError(
                     "the pictures that wait fill the memory that the gateway allows them",
                     reason="max_pending_bytes",
@@ -116,10 +133,23 @@ class Place:
             house._bytes = others + nbytes
             self._bytes = nbytes
 
+    def waits_for(self, model_name: str) -> None:
+        """The request has named its model."""
+        if self._waiting and self._model_name is None:
+            self._model_name = model_name
+            self._admission.waiting_for[model_name] += 1
+
     def sent(self) -> None:
         """The picture is with TensorFlow Serving: it waits no longer."""
-        self._admission._waiting -= self._waiting
+        if not self._waiting:
+            return
         self._waiting = False
+        house, name = self._admission, self._model_name
+        house._waiting -= 1
+        if name is not None:
+            house.waiting_for[name] -= 1
+            if not house.waiting_for[name]:
+                del house.waiting_for[name]
 
     def __enter__(self) -> Self:
         return self

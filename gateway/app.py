@@ -85,7 +85,7 @@ async def _detector(app: web.Application) -> AsyncIterator[None]:
         lambda name: name in settings.models or name in app[DETECTOR].catalog.seen,
         shared=settings.workers > 1,
     )
-    app[DETECTOR] = detector = Detector(client, threads, settings, metrics)
+    app[DETECTOR] = detector = Detector(client, threads, admission, settings, metrics)
     for name, text, read in (
         ("gateway_queue_depth", "Decoded pictures that wait.", lambda: detector.queue_depth),
         ("gateway_batches_in_flight", "Predict calls that run.", lambda: detector.in_flight),

@@ -1,20 +1,29 @@
 """The use case: a picture in base64 and the name of a model in, detections out."""
 
 import asyncio
+import math
 import sys
 from collections.abc import Hashable
-from math import prod
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from batching import Batcher, BatcherClosedError, BatchFailedError, JustInTime, Observer, Upcoming
-from gateway.admission import Place
+from batching import (
+    Ahead,
+    Batcher,
+    BatcherClosedError,
+    BatchFailedError,
+    JustInTime,
+    Observer,
+    Upcoming,
+)
+from gateway.admission import Admission, Place
 from gateway.errors import (
     BackendAnswerInvalidError,
     BackendRefusedError,
     GatewayError,
+    OverloadedError,
     ShuttingDownError,
 )
 from gateway.imaging import decode_base64, open_picture
@@ -29,6 +38,9 @@ from gateway.tfserving import (
 from gateway.threads import Threads
 
 __all__ = ["Backend", "Detector", "Found", "Lane", "Stages"]
+
+
+LATEST = 0.95  # of the time until the deadline: an answer that is expected later is refused
 
 
 class Backend(Protocol):
@@ -84,24 +96,28 @@ class Detector:
     """Decodes, queues, batches and asks. Deadlines are times of the event loop's clock."""
 
     def __init__(
-        self, backend: Backend, threads: Threads, settings: Settings, stages: Stages
+        self,
+        backend: Backend,
+        threads: Threads,
+        admission: Admission,
+        settings: Settings,
+        stages: Stages,
     ) -> None:
         self._backend = backend
+        self._admission = admission
         self._threads = threads
         self._settings = settings
         self._stages = stages
         self.catalog = Catalog(
             lambda name: backend.metadata(name, timeout=settings.request_timeout)
         )
+        self._lanes: dict[str, Lane] = {}  # of each model the one that was last used
+        self._dispatch = JustInTime(settings.max_in_flight, kind=_kind, upcoming=self._upcoming)
         self._batcher: Batcher[Lane, _Picture, _Share] = Batcher(
             self._predict,
             max_batch_size=self._max_batch_size,
             max_queue_size=sys.maxsize,  # admission is the limit, and has the same name
-            dispatch=JustInTime(
-                settings.max_in_flight,
-                kind=_kind,
-                upcoming=lambda: Upcoming(threads.waiting, threads.interval),
-            ),
+            dispatch=self._dispatch,
             observer=stages,
         )
 
@@ -126,6 +142,8 @@ class Detector:
             The image or the model is at fault, TensorFlow Serving is, or there is no room. The
             deadline is the caller's to enforce; here it only limits the call.
         """
+        place.waits_for(model_name)
+        self._refuse_what_would_be_late(model_name, place, deadline)
         model = await self.catalog.get(model_name)
         try:
             return await self._detect(model, image, threshold, place, deadline)
@@ -143,10 +161,10 @@ class Detector:
         entered = loop.time()
         payload, shape = await self._threads.run(self._prepare, model, image, place)
         self._stages.decoded(model.call.model_name, loop.time() - entered)
+        lane = Lane(model, shape)
+        self._lanes[model.call.model_name] = lane
         try:
-            share = await self._batcher.submit(
-                Lane(model, shape), _Picture(payload, deadline, place)
-            )
+            share = await self._batcher.submit(lane, _Picture(payload, deadline, place))
             return Found(share.row.above(threshold), share.seconds)
         except BatcherClosedError:
             raise ShuttingDownError("the gateway is shutting down") from None
@@ -163,6 +181,35 @@ class Detector:
         """Answer what is in, within ``timeout`` seconds, and refuse what is not."""
         await self._batcher.aclose(timeout)
         await self.catalog.aclose()
+
+    def _upcoming(self) -> Upcoming:
+        return Upcoming(self._threads.waiting, self._threads.interval)
+
+    def expected(self, model_name: str, now: float) -> float:
+        """When a picture that comes now would be answered; -inf if nothing is known yet."""
+        upcoming = self._upcoming()
+        decoded = now + (upcoming.items + self._threads.count) * upcoming.interval
+        waiting = dict(self._admission.waiting_for)
+        ahead = {
+            name: Ahead(lane, waiting.get(name, 0), self._max_batch_size(lane))
+            for name, lane in self._lanes.items()
+        }
+        own = ahead.pop(model_name, None)
+        if own is None:
+            return -math.inf
+        ready = decoded + (upcoming.company() - 1) * upcoming.interval
+        return self._dispatch.expected(own, ahead.values(), ready, now)
+
+    def _refuse_what_would_be_late(self, model_name: str, place: Place, deadline: float) -> None:
+        now = asyncio.get_running_loop().time()
+        latest = now + (deadline - now) * LATEST * place.share
+        expected = self.expected(model_name, now)
+        if expected > latest:
+            raise OverloadedError(
+                f"an answer would take {expected - now:.1f} s, longer than the request may wait",
+                reason="deadline",
+                retry_after=expected - latest,
+            )
 
     def _prepare(
         self, model: ServedModel, image: str, place: Place
@@ -184,7 +231,7 @@ class Detector:
         if not lane.model.batches:
             return 1
         return min(
-            self._settings.max_batch_size, self._settings.max_message_bytes // prod(lane.shape)
+            self._settings.max_batch_size, self._settings.max_message_bytes // math.prod(lane.shape)
         )
 
     async def _predict(self, lane: Lane, pictures: list[_Picture]) -> list[_Share]:
@@ -211,4 +258,4 @@ class Detector:
 
 def _kind(lane: Lane) -> Hashable:
     """What is learnt of calls is learnt for a model and, to a factor of two, a size of picture."""
-    return lane.model.call.model_name, prod(lane.shape).bit_length()
+    return lane.model.call.model_name, math.prod(lane.shape).bit_length()

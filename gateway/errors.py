@@ -103,13 +103,15 @@ class ModelUnsupportedError(GatewayError):
 
 
 class OverloadedError(GatewayError):
-    """Refused at the door: ``reason`` is the limit that fired, for the metrics."""
+    """Refused at the door: ``reason`` is the limit that fired, for the metrics; it may be worth to
+    ask again after ``retry_after`` seconds."""
 
     code = "overloaded"
 
-    def __init__(self, message: str, *, reason: str) -> None:
+    def __init__(self, message: str, *, reason: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
         self.reason = reason
+        self.retry_after = retry_after
 
 
 class ShuttingDownError(GatewayError):

@@ -1,12 +1,13 @@
 """The routes."""
 
 import asyncio
-from typing import Any
+import math
+from typing import Any, Final, cast
 
 from aiohttp import web
 from pydantic_core import to_json
 
-from gateway.admission import Place
+from gateway.admission import PRIORITIES, Place, Priority
 from gateway.errors import (
     BackendUnavailableError,
     BodyTimeoutError,
@@ -14,6 +15,7 @@ from gateway.errors import (
     DeadlineExceededError,
     EncodingUnsupportedError,
     GatewayError,
+    InvalidRequestError,
     ModelNotFoundError,
 )
 from gateway.keys import ADMISSION, ARRIVED, CLIENT, DETECTOR, LABELS, LOG_FIELDS, METRICS, SETTINGS
@@ -23,6 +25,8 @@ from gateway.tfserving import VersionState
 
 __all__ = ["routes"]
 
+TIMEOUT_HEADER: Final = "X-Request-Timeout"
+PRIORITY_HEADER: Final = "X-Priority"
 READINESS_TIMEOUT = 2.0
 FIRST_BYTES = 1 << 16  # of a body, for which there must be room before any has come
 
@@ -41,10 +45,10 @@ def routes() -> list[web.RouteDef]:
 async def image_detection(request: web.Request) -> web.Response:
     """One picture: admitted, read, detected, answered."""
     app, arrived = request.app, request[ARRIVED]
-    deadline = arrived + app[SETTINGS].request_timeout
-    _check_headers(request)
+    timeout, priority = _check_headers(request)
+    deadline = arrived + timeout
     reading = True
-    with app[ADMISSION].enter(min(request.content_length or 0, FIRST_BYTES)) as place:
+    with app[ADMISSION].enter(min(request.content_length or 0, FIRST_BYTES), priority) as place:
         try:
             async with asyncio.timeout_at(deadline):
                 wanted = parse_request(await _read_body(request, place))
@@ -61,7 +65,7 @@ async def image_detection(request: web.Request) -> web.Response:
             if reading:
                 raise BodyTimeoutError("the body did not arrive in time") from None
             raise DeadlineExceededError(
-                f"no answer within the {app[SETTINGS].request_timeout:g} s that a request is given"
+                f"no answer within the {timeout:g} s that the request was given"
             ) from None
     request[LOG_FIELDS]["detections"] = len(found.detections)
     request[LOG_FIELDS]["tfserve_seconds"] = round(found.tfserve_time, 6)
@@ -74,13 +78,28 @@ async def image_detection(request: web.Request) -> web.Response:
     return web.Response(body=answer, content_type="application/json")
 
 
-def _check_headers(request: web.Request) -> None:
-    limit = request.app[SETTINGS].max_body_bytes
-    if (request.content_length or 0) > limit:
-        raise _too_large(limit)
-    encoding = request.headers.get("Content-Encoding", "identity")
-    if encoding != "identity":
+def _check_headers(request: web.Request) -> tuple[float, Priority]:
+    """The seconds that the request is given, and its priority."""
+    settings, headers = request.app[SETTINGS], request.headers
+    if (request.content_length or 0) > settings.max_body_bytes:
+        raise _too_large(settings.max_body_bytes)
+    if headers.get("Content-Encoding", "identity") != "identity":
         raise EncodingUnsupportedError("send the body as it is, without Content-Encoding")
+    errors, timeout = {}, settings.request_timeout
+    if TIMEOUT_HEADER in headers:
+        try:
+            wanted = float(headers[TIMEOUT_HEADER])
+        except ValueError:
+            wanted = 0.0
+        if not 0 < wanted < math.inf:
+            errors[TIMEOUT_HEADER] = ["is not a number of seconds above 0"]
+        timeout = min(timeout, wanted)
+    priority = headers.get(PRIORITY_HEADER, "normal")
+    if priority not in PRIORITIES:
+        errors[PRIORITY_HEADER] = ["is none of " + ", ".join(PRIORITIES)]
+    if errors:
+        raise InvalidRequestError(errors)
+    return timeout, cast("Priority", priority)
 
 
 async def _read_body(request: web.Request, place: Place) -> bytes:

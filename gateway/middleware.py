@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import re
 from typing import Any, Final
@@ -40,7 +41,7 @@ STATUS: dict[type[errors.GatewayError], int] = {
 }
 """The one place where errors of the domain become HTTP."""
 
-RETRY_AFTER_SECONDS = "1"
+RETRY_AFTER_SECONDS = 1.0
 
 
 @web.middleware
@@ -130,5 +131,6 @@ def _error(
         body["errors"] = error.errors
     response = web.Response(status=status, body=to_json(body), content_type="application/json")
     if status == 503:
-        response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+        wait = getattr(error, "retry_after", RETRY_AFTER_SECONDS)
+        response.headers["Retry-After"] = str(max(1, math.ceil(wait)))
     return response

@@ -1,6 +1,9 @@
 """Threads for the work on pictures, with a cheap way back to the event loop."""
 
 import asyncio
+import contextlib
+import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -13,6 +16,7 @@ __all__ = ["Threads"]
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+NICE = 5  # by which the threads stand behind the event loop where cores are short
 LATELY = 0.05  # the weight of the last run in the mean time of one
 
 
@@ -40,6 +44,11 @@ class Threads:
             thread.start()
 
     @property
+    def count(self) -> int:
+        """Threads."""
+        return len(self._threads)
+
+    @property
     def waiting(self) -> int:
         """Functions that wait for a thread."""
         return self._jobs.qsize()
@@ -65,6 +74,11 @@ class Threads:
             self._jobs.put(None)
 
     def _work(self) -> None:
+        if sys.platform == "linux":  # elsewhere a niceness is the whole process's
+            thread = threading.get_native_id()
+            with contextlib.suppress(OSError):
+                niceness = os.getpriority(os.PRIO_PROCESS, thread)
+                os.setpriority(os.PRIO_PROCESS, thread, min(19, niceness + NICE))
         while (job := self._jobs.get()) is not None:
             future, function = job
             try:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from batching import Batcher, FreeSlot, JustInTime
+from batching import Ahead, Batcher, FreeSlot, JustInTime
 from batching.simulation import Device, run_virtually, simulate
 
 spawn = asyncio.ensure_future
@@ -262,3 +262,54 @@ def test_where_guessing_is_vain_it_waits_for_the_end():
     dispatch.sent(lane, 1, 0.0)
     dispatch._early_from = dispatch._late_from = 99.0
     assert dispatch.next([lane], 0.5)[1] == float("inf")
+
+
+def test_nothing_is_expected_before_something_is_known():
+    """Without a cost there is no reason to refuse anybody."""
+    assert JustInTime().expected(Ahead("k", 500, 32), [], 0.0, 0.0) == float("-inf")
+
+
+@pytest.mark.parametrize("queued", [0, 7, 40, 320])
+def test_what_is_expected_comes_true(queued):
+    """After some traffic, the time at which one more item would be done is told to a tenth."""
+
+    async def main():
+        device, dispatch = Device(0.02, 0.002, 0.004), JustInTime()
+        batcher = Batcher(device.process, dispatch=dispatch)
+        loop = asyncio.get_running_loop()
+        for n in (1, 5, 32, 64, 17, 3, 96, 20, 50):
+            await asyncio.gather(*(batcher.submit("k", n) for n in range(n)))
+        began = loop.time()
+        crowd = [spawn(batcher.submit("k", n)) for n in range(queued)]
+        await asyncio.sleep(0)
+        expected = dispatch.expected(Ahead("k", queued, 32), [], began, began) - began
+        await batcher.submit("k", 0)
+        took = loop.time() - began
+        await asyncio.gather(*crowd)
+        await batcher.aclose()
+        assert took <= expected * 1.02
+        assert expected < 1.1 * took + 0.05  # those behind it may fill its batch
+
+    run_virtually(main())
+
+
+def test_a_flood_of_another_key_is_not_all_ahead():
+    """Others count with their fair turns: as much as the own, and a batch."""
+    dispatch = knowing()
+    other = dispatch.cost("flood")
+    other.fits, other.a, other.noise = 9, 2.0, 0.0
+    alone = dispatch.expected(Ahead("k", 40, 32), [], 0.0, 0.0)
+    few = dispatch.expected(Ahead("k", 40, 32), [Ahead("flood", 1, 32)], 0.0, 0.0)
+    flood = dispatch.expected(Ahead("k", 40, 32), [Ahead("flood", 9999, 32)], 0.0, 0.0)
+    new = dispatch.expected(Ahead("k", 40, 32), [Ahead("unknown", 9999, 32)], 0.0, 0.0)
+    assert few - alone == pytest.approx(2.0)
+    assert flood - alone == pytest.approx(1.0 + 2.0)
+    assert new == alone
+
+
+def test_what_is_expected_counts_calls_in_flight_and_preparation():
+    """The device is busy until the calls before have ended; the item itself may be later still."""
+    dispatch, lane = knowing(), Waiting()
+    dispatch.sent(lane, 1, 0.0)
+    assert dispatch.expected(Ahead("k", 0, 32), [], 0.1, 0.1) == pytest.approx(2.5, rel=0.05)
+    assert dispatch.expected(Ahead("k", 0, 32), [], 7.0, 0.1) == pytest.approx(8.5, rel=0.05)

@@ -1,6 +1,8 @@
 """Work in threads: results come back to whom they belong, and nothing is done for nobody."""
 
 import asyncio
+import os
+import sys
 import threading
 
 import pytest
@@ -110,3 +112,13 @@ async def test_what_waits_and_how_long_it_takes(one, monkeypatch):
     for _ in range(100):
         await one.run(int)
     assert one.interval == pytest.approx(1.0, rel=0.02)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have a niceness of their own on Linux")
+async def test_the_event_loop_goes_first(one):
+    """Where cores are short, the threads stand behind the loop, which has to refuse and answer."""
+
+    def niceness():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    assert await one.run(niceness) == min(19, niceness() + 5)

@@ -1,0 +1,98 @@
+"""What cannot be answered in time is refused at once; what is admitted is answered in time."""
+
+import asyncio
+
+import pytest
+
+from gateway.keys import DETECTOR
+
+
+@pytest.fixture
+def learnt(photo, ask):
+    """Let a gateway learn of its backend, then have it believe in another cost of a call."""
+
+    async def teach(gateway, seconds: float) -> None:
+        for _ in range(3):
+            assert (await ask(gateway))[0] == 200
+        detector = gateway.app[DETECTOR]
+        cost = detector._dispatch.cost(detector._lanes["colors"])
+        cost.a, cost.b, cost.overlap, cost.slots, cost.noise = seconds, 0.0, 0.0, 1, 0.0
+
+    return teach
+
+
+async def test_an_answer_that_would_be_late_is_refused_before_decoding(start, learnt, ask):
+    """503 with the reason and the time after which to ask again, and not a look at the picture."""
+    gateway = await start(request_timeout=10)
+    await learnt(gateway, 30.0)
+    response = await gateway.post(
+        "/imageDetection", json={"model_name": "colors", "image": "no picture at all"}
+    )
+    answer = await response.json()
+    assert (response.status, answer["code"]) == (503, "overloaded")
+    assert "30.0 s" in answer["message"]
+    assert response.headers["Retry-After"] == "22"  # 30 s less nine tenths of 9.5 s
+    text = await (await gateway.get("/metrics")).text()
+    assert 'gateway_rejected_total{reason="deadline"} 1.0' in text
+    assert (await ask(gateway, model_name="missing"))[0] == 404
+
+
+async def test_the_client_may_be_in_a_hurry(start, learnt, ask):
+    """X-Request-Timeout shortens the time that a request may wait, and never lengthens it."""
+    gateway = await start(request_timeout=10)
+    await learnt(gateway, 4.0)
+    assert (await ask(gateway))[0] == 200
+    assert (await ask(gateway, headers={"X-Request-Timeout": "99"}))[0] == 200
+    await learnt(gateway, 4.0)  # again: the calls have taught it better
+    status, answer = await ask(gateway, headers={"X-Request-Timeout": "3"})
+    assert (status, answer["code"]) == (503, "overloaded")
+
+
+async def test_a_short_timeout_ends_the_request(start, serving, ask):
+    """An admitted request is answered 504 when its own time has passed."""
+    gateway = await start()
+    serving.gate = asyncio.Event()
+    status, answer = await ask(gateway, headers={"X-Request-Timeout": "0.05"})
+    assert (status, answer["code"]) == (504, "deadline_exceeded")
+    assert "0.05 s" in answer["message"]
+    serving.gate.set()
+
+
+@pytest.mark.parametrize("value", ["soon", "0", "-1", "nan", "inf", ""])
+async def test_a_timeout_that_is_none(gateway, ask, value):
+    """422 names the header."""
+    status, answer = await ask(gateway, headers={"X-Request-Timeout": value})
+    assert (status, answer["code"]) == (422, "invalid_request")
+    assert list(answer["errors"]) == ["X-Request-Timeout"]
+
+
+async def test_priorities(start, learnt, ask):
+    """Low may use half of the time and normal nine tenths, so that high finds room."""
+    gateway = await start(request_timeout=10)
+    for cost, served in [
+        (4.0, ["low", "normal", "high"]),
+        (7.0, ["normal", "high"]),
+        (9.0, ["high"]),
+        (9.9, []),
+    ]:
+        await learnt(gateway, 0.0)
+        await learnt(gateway, cost)
+        found = [
+            priority
+            for priority in ("low", "normal", "high")
+            if (await ask(gateway, headers={"X-Priority": priority}))[0] == 200
+        ]
+        assert found == served
+        gateway.app[DETECTOR]._dispatch._costs.clear()
+    status, answer = await ask(gateway, headers={"X-Priority": "urgent"})
+    assert status == 422
+    assert "high, normal, low" in answer["errors"]["X-Priority"][0]
+
+
+async def test_nobody_waits_in_the_books_once_all_is_done(gateway, ask):
+    """The backlog that is reckoned with falls back to nothing, after successes and failures."""
+    await asyncio.gather(
+        *(ask(gateway, model_name=name) for name in ["colors", "missing"] * 5),
+        *(ask(gateway, image="%") for _ in range(5)),
+    )
+    assert not gateway.app[DETECTOR]._admission.waiting_for
