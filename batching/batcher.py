@@ -32,9 +32,13 @@ class _Lane(Generic[K, T, R]):
     """The items of one key: ``waiting`` maps a caller's future to (item, loop time of arrival)."""
 
     key: K
-    max_batch_size: int
+    limit: Callable[[K], int]
     waiting: OrderedDict[asyncio.Future[R], tuple[T, float]] = field(default_factory=OrderedDict)
     in_flight: int = 0
+
+    @property
+    def max_batch_size(self) -> int:
+        return max(1, self.limit(self.key))
 
     @property
     def depth(self) -> int:
@@ -60,7 +64,7 @@ class Batcher(Generic[K, T, R]):
         See :data:`Process`. It runs in a task; it is not cancelled when its callers leave, only by
         :meth:`aclose`.
     max_batch_size
-        Items of one call, or a function that tells it for a key.
+        Items of one call, or a function that tells it for a key whenever it matters.
     max_queue_size
         Items that may wait, over all keys; one more is refused with ``QueueFullError``.
     dispatch
@@ -93,7 +97,9 @@ class Batcher(Generic[K, T, R]):
         if max_queue_size < 1:
             raise ValueError("max_queue_size must be at least 1")
         self._process = process
-        self._max_batch_size = max_batch_size
+        self._limit = (
+            (lambda _: max_batch_size) if isinstance(max_batch_size, int) else max_batch_size
+        )
         self._max_queue_size = max_queue_size
         self._dispatch: Dispatch = JustInTime() if dispatch is None else dispatch
         self._observer = observer
@@ -177,9 +183,7 @@ class Batcher(Generic[K, T, R]):
             await asyncio.wait(self._calls)
 
     def _open_lane(self, key: K) -> _Lane[K, T, R]:
-        limit = self._max_batch_size
-        lane = _Lane[K, T, R](key, limit if isinstance(limit, int) else max(1, limit(key)))
-        self._lanes[key] = lane
+        self._lanes[key] = lane = _Lane[K, T, R](key, self._limit)
         return lane
 
     def _drop_if_empty(self, lane: _Lane[K, T, R]) -> None:
@@ -218,7 +222,8 @@ class Batcher(Generic[K, T, R]):
         futures: list[asyncio.Future[R]] = []
         items: list[T] = []
         waits: list[float] = []
-        while lane.waiting and len(items) < lane.max_batch_size:
+        limit = lane.max_batch_size
+        while lane.waiting and len(items) < limit:
             future, (item, since) = lane.waiting.popitem(last=False)
             self._depth -= 1
             if not future.done():  # else its caller was cancelled within this very tick

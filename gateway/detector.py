@@ -3,7 +3,7 @@
 import asyncio
 import math
 import sys
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -15,7 +15,6 @@ from batching import (
     BatcherClosedError,
     BatchFailedError,
     JustInTime,
-    Observer,
     Upcoming,
 )
 from gateway.admission import Admission, Place
@@ -27,62 +26,45 @@ from gateway.errors import (
     ShuttingDownError,
 )
 from gateway.imaging import decode_base64, open_picture
-from gateway.models import Catalog, Detection, DetectionRow, ServedModel, split_rows
+from gateway.models import Catalog, Detection, ServedModel
+from gateway.predict import Backend, Lane, Picture, Predictor, Share
 from gateway.settings import Settings
-from gateway.tfserving import (
-    ModelMetadata,
-    PredictAnswer,
-    encode_predict,
-    encode_predict_strings,
-)
 from gateway.threads import Threads
 
-__all__ = ["Backend", "Detector", "Found", "Lane", "Stages"]
+__all__ = ["Detector", "Found", "Learnt", "Stages"]
 
 
 LATEST = 0.95  # of the time until the deadline: an answer that is expected later is refused
 
 
-class Backend(Protocol):
-    """What the detector needs of TensorFlow Serving; ``tfserving.ServingClient`` is it."""
+class Learnt(NamedTuple):
+    """What is known of a model's calls: ``a + b * n`` seconds for n pictures, of which ``slots``
+    calls run at once, and ``overlap`` more that can pass while others run."""
 
-    async def predict(self, request: bytes, *, model_name: str, timeout: float) -> PredictAnswer:
-        """Run a serialised PredictRequest."""
-
-    async def metadata(self, model_name: str, *, timeout: float) -> ModelMetadata:
-        """Ask for a model's signatures."""
-
-
-class Lane(NamedTuple):
-    """What pictures must have in common to share a call; ``shape`` is that of one, [H, W, 3]."""
-
-    model: ServedModel
-    shape: tuple[int, ...]
+    a: float
+    b: float
+    overlap: float
+    slots: int
+    max_batch_size: int
+    """Pictures a call, by the settings and by what TensorFlow Serving has refused."""
+    expected: float
+    """Seconds after which a picture that comes now would be answered."""
 
 
-class Stages(Observer[Lane], Protocol):
-    """Where the time of a picture goes, in seconds; beside what the batcher tells of batches."""
+class Stages(Protocol):
+    """Where the time of pictures goes, in seconds, and what that teaches."""
 
     def decoded(self, model_name: str, seconds: float) -> None:
         """From the admission of a request until its picture lay decoded."""
 
+    def batched(self, model_name: str, waits: Sequence[float]) -> None:
+        """A batch left; how long each of its pictures had waited for it."""
+
     def predicted(self, model_name: str, seconds: float) -> None:
         """One Predict call, whatever came of it."""
 
-
-class _Picture(NamedTuple):
-    """A picture on its way: its pixels [H, W, 3], or a file's bytes for a model that decodes."""
-
-    payload: NDArray[np.uint8]
-    deadline: float
-    place: Place
-
-
-class _Share(NamedTuple):
-    """What one picture gets of a call."""
-
-    row: DetectionRow
-    seconds: float
+    def learnt(self, model_name: str, learnt: Learnt) -> None:
+        """What is known after another batch."""
 
 
 class Found(NamedTuple):
@@ -103,7 +85,6 @@ class Detector:
         settings: Settings,
         stages: Stages,
     ) -> None:
-        self._backend = backend
         self._admission = admission
         self._threads = threads
         self._settings = settings
@@ -113,12 +94,15 @@ class Detector:
         )
         self._lanes: dict[str, Lane] = {}  # of each model the one that was last used
         self._dispatch = JustInTime(settings.max_in_flight, kind=_kind, upcoming=self._upcoming)
-        self._batcher: Batcher[Lane, _Picture, _Share] = Batcher(
-            self._predict,
-            max_batch_size=self._max_batch_size,
+        self._predictor = Predictor(
+            backend, settings, predicted=stages.predicted, outdated=self.catalog.forget
+        )
+        self._batcher: Batcher[Lane, Picture, Share] = Batcher(
+            self._predictor,
+            max_batch_size=self._predictor.max_batch_size,
             max_queue_size=sys.maxsize,  # admission is the limit, and has the same name
             dispatch=self._dispatch,
-            observer=stages,
+            observer=self,
         )
 
     @property
@@ -164,7 +148,7 @@ class Detector:
         lane = Lane(model, shape)
         self._lanes[model.call.model_name] = lane
         try:
-            share = await self._batcher.submit(lane, _Picture(payload, deadline, place))
+            share = await self._batcher.submit(lane, Picture(payload, deadline, place))
             return Found(share.row.above(threshold), share.seconds)
         except BatcherClosedError:
             raise ShuttingDownError("the gateway is shutting down") from None
@@ -173,7 +157,7 @@ class Detector:
             if isinstance(failure.__cause__, GatewayError):
                 raise failure.__cause__.renew() from failure
             raise
-        except BackendAnswerInvalidError:
+        except (BackendAnswerInvalidError, BackendRefusedError):
             self.catalog.forget(model)
             raise
 
@@ -191,7 +175,7 @@ class Detector:
         decoded = now + (upcoming.items + self._threads.count) * upcoming.interval
         waiting = dict(self._admission.waiting_for)
         ahead = {
-            name: Ahead(lane, waiting.get(name, 0), self._max_batch_size(lane))
+            name: Ahead(lane, waiting.get(name, 0), self._predictor.max_batch_size(lane))
             for name, lane in self._lanes.items()
         }
         own = ahead.pop(model_name, None)
@@ -199,6 +183,27 @@ class Detector:
             return -math.inf
         ready = decoded + (upcoming.company() - 1) * upcoming.interval
         return self._dispatch.expected(own, ahead.values(), ready, now)
+
+    def learnt(self, model_name: str) -> Learnt | None:
+        """What is known of a model's calls, those for its last picture's size; None if nothing."""
+        lane = self._lanes.get(model_name)
+        cost = self._dispatch.cost(lane) if lane else None
+        if lane is None or cost is None or not cost.known:
+            return None
+        now = asyncio.get_running_loop().time()
+        most = self._predictor.max_batch_size(lane)
+        expected = self.expected(model_name, now) - now
+        return Learnt(cost.a, cost.b, cost.overlap, cost.slots, most, expected)
+
+    def dispatched(self, key: Lane, waits: Sequence[float]) -> None:
+        """See ``batching.Observer``."""
+        self._stages.batched(key.model.call.model_name, waits)
+
+    def finished(self, key: Lane, size: int, seconds: float, error: BaseException | None) -> None:
+        """See ``batching.Observer``."""
+        name = key.model.call.model_name
+        if (learnt := self.learnt(name)) is not None:
+            self._stages.learnt(name, learnt)
 
     def _refuse_what_would_be_late(self, model_name: str, place: Place, deadline: float) -> None:
         now = asyncio.get_running_loop().time()
@@ -226,34 +231,6 @@ class Detector:
             payload = picture.to_rgb(model.size)
         place.hold(len(image) + payload.nbytes)
         return payload, (height, width, 3)
-
-    def _max_batch_size(self, lane: Lane) -> int:
-        if not lane.model.batches:
-            return 1
-        return min(
-            self._settings.max_batch_size, self._settings.max_message_bytes // math.prod(lane.shape)
-        )
-
-    async def _predict(self, lane: Lane, pictures: list[_Picture]) -> list[_Share]:
-        loop = asyncio.get_running_loop()
-        for picture in pictures:
-            picture.place.sent()
-        call = lane.model.call
-        encode = encode_predict_strings if lane.model.encoded else encode_predict
-        message = encode(call, [picture.payload for picture in pictures])
-        timeout = max(picture.deadline for picture in pictures) - loop.time()
-        started = loop.time()
-        try:
-            answer = await self._backend.predict(
-                message, model_name=call.model_name, timeout=timeout
-            )
-        finally:
-            seconds = loop.time() - started
-            self._stages.predicted(call.model_name, seconds)
-        if answer.model_version not in (None, lane.model.version):
-            self.catalog.forget(lane.model)
-        rows = split_rows(answer.outputs, len(pictures))
-        return [_Share(row, seconds) for row in rows]
 
 
 def _kind(lane: Lane) -> Hashable:

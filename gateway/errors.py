@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 
 __all__ = [
     "BackendAnswerInvalidError",
+    "BackendMemoryError",
     "BackendRefusedError",
     "BackendUnavailableError",
     "BodyTimeoutError",
@@ -17,6 +18,7 @@ __all__ = [
     "EncodingUnsupportedError",
     "GatewayError",
     "ImageTooLargeError",
+    "InputRefusedError",
     "InvalidImageError",
     "InvalidJsonError",
     "InvalidRequestError",
@@ -126,10 +128,18 @@ class BackendUnavailableError(GatewayError):
     code = "backend_unavailable"
 
 
+class BackendMemoryError(BackendUnavailableError):
+    """TensorFlow Serving had not enough memory for the call; a smaller one may do."""
+
+
 class BackendRefusedError(GatewayError):
     """TensorFlow Serving was reached and would not run the call as it was sent."""
 
     code = "backend_refused"
+
+
+class InputRefusedError(BackendRefusedError):
+    """It was refused for what it carries: one of the pictures, or too many of them."""
 
 
 class BackendAnswerInvalidError(GatewayError):

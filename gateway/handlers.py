@@ -152,6 +152,8 @@ async def _describe(app: web.Application, name: str) -> dict[str, Any]:
         },
         "batches": model.batches,
     }
+    if (learnt := app[DETECTOR].learnt(name)) is not None:
+        described["learnt"] = learnt._asdict()
     return described
 
 

@@ -14,7 +14,7 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from gateway.detector import Lane
+from gateway.detector import Learnt
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
@@ -63,6 +63,22 @@ class Metrics:
             registry=registry, buckets=SIZES,
         ).labels)  # fmt: skip
 
+        # In the order of Learnt. Workers each learn for themselves; the latest is shown.
+        self._learnt = [
+            cache(Gauge(
+                f"gateway_learnt_{name}", text, ["model"],
+                registry=registry, multiprocess_mode="mostrecent",
+            ).labels)
+            for name, text in (
+                ("call_seconds", "What a Predict call takes, apart from its pictures."),
+                ("picture_seconds", "What each picture adds to a Predict call."),
+                ("overlap_seconds", "What more passes while other calls run."),
+                ("slots", "Predict calls that run at once."),
+                ("max_batch_size", "Pictures that a Predict call may carry."),
+                ("expected_seconds", "What a request had to expect after the last batch."),
+            )
+        ]  # fmt: skip
+
     def _seconds(self, name: str, text: str) -> Callable[[str], Histogram]:
         return cache(
             Histogram(name, text, ["model"], registry=self._registry, buckets=SECONDS).labels
@@ -100,7 +116,7 @@ class Metrics:
         """A request was refused because of the limit ``reason``."""
         self._rejected.labels(reason).inc()
 
-    # What the detector and its batcher tell; these models were found, so their names are bounded.
+    # What the detector tells; these models were found, so their names are bounded.
 
     def decoded(self, model_name: str, seconds: float) -> None:
         """See ``detector.Stages``."""
@@ -110,13 +126,14 @@ class Metrics:
         """See ``detector.Stages``."""
         self._tfserve(model_name).observe(seconds)
 
-    def dispatched(self, key: Lane, waits: Sequence[float]) -> None:
-        """See ``batching.Observer``."""
-        name = key.model.call.model_name
-        self._batch_size(name).observe(len(waits))
-        queue = self._queue(name)
+    def batched(self, model_name: str, waits: Sequence[float]) -> None:
+        """See ``detector.Stages``."""
+        self._batch_size(model_name).observe(len(waits))
+        queue = self._queue(model_name)
         for wait in waits:
             queue.observe(wait)
 
-    def finished(self, key: Lane, size: int, seconds: float, error: BaseException | None) -> None:
-        """See ``batching.Observer``; the call itself is timed by ``predicted``."""
+    def learnt(self, model_name: str, learnt: Learnt) -> None:
+        """See ``detector.Stages``."""
+        for gauge, value in zip(self._learnt, learnt, strict=True):
+            gauge(model_name).set(value)

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -36,6 +37,13 @@ class SettingsInvalidError(Exception):
         self.problems = problems
 
 
+BatchSize = Annotated[int, Field(ge=1, le=4096)]
+
+
+def _sorted(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(sorted(sizes))
+
+
 class ModelSettings(BaseModel):
     """What the gateway is told of one model, beside what TensorFlow Serving says of it."""
 
@@ -43,6 +51,9 @@ class ModelSettings(BaseModel):
 
     labels: str | None = Field(
         None, description="`coco`, or the path of a label map: .pbtxt, .json or .txt"
+    )
+    batch_sizes: Annotated[tuple[BatchSize, ...], AfterValidator(_sorted)] = Field(
+        (), description="the only batch sizes that the model was compiled for; others are padded"
     )
 
 

@@ -100,6 +100,7 @@ class FakeServing(
     requests: list[predict_pb2.PredictRequest] = field(default_factory=list)
     metadata_calls: int = 0
     abort: tuple[grpc.StatusCode, str] | None = None
+    refuse: Callable[[np.ndarray], tuple[grpc.StatusCode, str] | None] = lambda images: None
     gate: asyncio.Event | None = None
     metadata_gate: asyncio.Event | None = None
     metadata_asked: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
@@ -139,6 +140,8 @@ class FakeServing(
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "input does not match signature")
         images = tf.make_ndarray(request.inputs[model.input_name])
         self.batches.append((request.model_spec.name, images.shape))
+        if (refusal := self.refuse(images)) is not None:
+            await context.abort(*refusal)
         response = predict_pb2.PredictResponse()
         response.model_spec.name = request.model_spec.name
         response.model_spec.version.value = model.version

@@ -10,10 +10,12 @@ import grpc.aio
 
 from gateway.errors import (
     BackendAnswerInvalidError,
+    BackendMemoryError,
     BackendRefusedError,
     BackendUnavailableError,
     DeadlineExceededError,
     GatewayError,
+    InputRefusedError,
     ModelNotFoundError,
 )
 from gateway.tfserving import tfserving_pb2 as pb
@@ -32,6 +34,8 @@ T = TypeVar("T")
 _INTERNAL = re.compile(r"(?<!\w)/\w|\d+\.\d+\.\d+\.\d+")
 """A path or an address: not for clients."""
 
+_OUT_OF_MEMORY = re.compile(r"\bOOM\b|out of memory", re.IGNORECASE)
+_ABOUT_INPUT = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE}
 _REFUSALS = {
     grpc.StatusCode.INVALID_ARGUMENT,
     grpc.StatusCode.FAILED_PRECONDITION,
@@ -42,7 +46,6 @@ _REFUSALS = {
 }
 _OUTAGES = {
     grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.ABORTED,
     grpc.StatusCode.CANCELLED,
 }
@@ -124,14 +127,23 @@ def _translate(error: grpc.aio.AioRpcError, model_name: str) -> GatewayError:
         return ModelNotFoundError(f"TensorFlow Serving has no model {model_name!r} ready to use")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceededError("TensorFlow Serving did not answer in time")
-    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
-        return BackendAnswerInvalidError("TensorFlow Serving's answer exceeds max_message_bytes")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return _exhausted(details)
     if code in _OUTAGES:
-        return BackendUnavailableError("TensorFlow Serving cannot be reached or has no room now")
+        return BackendUnavailableError("TensorFlow Serving cannot be reached")
     if code in _REFUSALS:
         # Up to the first line's end or graph location, a status says what is wrong with the input.
         reason = details.partition("\n")[0].partition("[[")[0].strip()[:300]
         if not reason.isprintable() or _INTERNAL.search(reason):
             reason = ""
-        return BackendRefusedError(f"TensorFlow Serving refused the request: {reason or code.name}")
+        kind = InputRefusedError if code in _ABOUT_INPUT else BackendRefusedError
+        return kind(f"TensorFlow Serving refused the request: {reason or code.name}")
     return BackendAnswerInvalidError(f"TensorFlow Serving failed with {code.name}")
+
+
+def _exhausted(details: str) -> GatewayError:
+    if "larger than max" in details:
+        return BackendAnswerInvalidError("TensorFlow Serving's answer exceeds max_message_bytes")
+    if _OUT_OF_MEMORY.search(details):
+        return BackendMemoryError("TensorFlow Serving has not enough memory for the call")
+    return BackendUnavailableError("TensorFlow Serving has no room for the call now")

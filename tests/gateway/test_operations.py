@@ -149,7 +149,7 @@ async def test_a_defect_of_ours_is_500_and_tells_nothing(gateway, ask, serving, 
     def explode(*_):
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr("gateway.detector.split_rows", explode)
+    monkeypatch.setattr("gateway.predict.split_rows", explode)
     status, answer = await ask(gateway)
     assert (status, answer["code"]) == (500, "internal_error")
     assert "secret" not in json.dumps(answer)

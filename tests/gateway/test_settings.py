@@ -85,6 +85,7 @@ def test_all_mistakes_are_named_at_once(monkeypatch):
         ("- port", "no mapping"),
         ("prot: 80", "prot"),
         ("models: {a: {label: coco}}", "models.a.label"),
+        ("models: {a: {batch_sizes: [4, 0]}}", "models.a.batch_sizes.1"),
         ("port: true", None),
         (b"\xff\xfe\x00", "is not YAML"),
     ],

@@ -1,0 +1,191 @@
+"""The Predict call that carries a batch, and what is done when TensorFlow Serving refuses it."""
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.admission import Place
+from gateway.errors import BackendMemoryError, GatewayError, InputRefusedError
+from gateway.models import DetectionRow, ServedModel, split_rows
+from gateway.settings import Settings
+from gateway.tfserving import (
+    ModelMetadata,
+    PredictAnswer,
+    encode_predict,
+    encode_predict_strings,
+)
+
+__all__ = ["Backend", "Lane", "Picture", "Predictor", "Share"]
+
+PROBE_SECONDS = 60.0  # after which twice a ceiling is tried again
+
+
+class Backend(Protocol):
+    """What is needed of TensorFlow Serving; ``tfserving.ServingClient`` is it."""
+
+    async def predict(self, request: bytes, *, model_name: str, timeout: float) -> PredictAnswer:
+        """Run a serialised PredictRequest."""
+
+    async def metadata(self, model_name: str, *, timeout: float) -> ModelMetadata:
+        """Ask for a model's signatures."""
+
+
+class Lane(NamedTuple):
+    """What pictures must have in common to share a call; ``shape`` is that of one, [H, W, 3]."""
+
+    model: ServedModel
+    shape: tuple[int, ...]
+
+
+class Picture(NamedTuple):
+    """A picture on its way: its pixels [H, W, 3], or a file's bytes for a model that decodes."""
+
+    payload: NDArray[np.uint8]
+    deadline: float
+    place: Place
+
+
+class Share(NamedTuple):
+    """What one picture gets of a call."""
+
+    row: DetectionRow
+    seconds: float
+
+
+Shares = list[Share | Exception]
+
+
+@dataclass
+class _Ceiling:
+    """A batch size that TensorFlow Serving took after it had refused a larger one."""
+
+    size: int
+    since: float
+
+
+class Predictor:
+    """Runs batches; to be a batcher's ``process``.
+
+    A batch that is refused for what is in it, or for want of memory, is asked again in halves. If
+    all of them succeed it was too large: batches are cut to what succeeded, until after a minute
+    twice as much is tried. If not, the pictures that are refused alone are at fault, alone.
+
+    ``predicted`` is told the model's name and the seconds of each call, ``outdated`` the model when
+    another version of it has answered.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        settings: Settings,
+        *,
+        predicted: Callable[[str, float], None],
+        outdated: Callable[[ServedModel], None],
+    ) -> None:
+        self._backend = backend
+        self._settings = settings
+        self._predicted = predicted
+        self._outdated = outdated
+        self._ceilings: dict[Lane, _Ceiling] = {}
+
+    def max_batch_size(self, lane: Lane) -> int:
+        """Pictures that one call for ``lane`` may carry now."""
+        most = self._most(lane)
+        ceiling = self._ceilings.get(lane)
+        if ceiling is None:
+            return most
+        age = asyncio.get_running_loop().time() - ceiling.since
+        return min(most, ceiling.size * (2 if age > PROBE_SECONDS else 1))
+
+    def _most(self, lane: Lane) -> int:
+        """What is allowed, whatever was learnt."""
+        if not lane.model.batches:
+            return 1
+        settings = self._settings
+        most = min(settings.max_batch_size, settings.max_message_bytes // math.prod(lane.shape))
+        sizes = self._sizes(lane)
+        return max((size for size in sizes if size <= most), default=sizes[0]) if sizes else most
+
+    def _sizes(self, lane: Lane) -> tuple[int, ...]:
+        model = self._settings.models.get(lane.model.call.model_name)
+        return model.batch_sizes if model else ()
+
+    async def __call__(self, lane: Lane, pictures: list[Picture]) -> Shares:
+        """A share or an error for each picture, in their order.
+
+        Raises
+        ------
+        GatewayError
+            What all of them failed with.
+        """
+        for picture in pictures:
+            picture.place.sent()
+        try:
+            shares = await self._call(lane, pictures)
+        except (InputRefusedError, BackendMemoryError):
+            if len(pictures) == 1:
+                raise
+            return await self._in_halves(lane, pictures)
+        ceiling = self._ceilings.get(lane)
+        if ceiling is not None and len(pictures) > ceiling.size:
+            self._learn_ceiling(lane, len(pictures))
+        return shares
+
+    async def _in_halves(self, lane: Lane, pictures: list[Picture]) -> Shares:
+        largest = 0
+
+        async def ask(part: list[Picture]) -> Shares:
+            nonlocal largest
+            try:
+                shares = await self._call(lane, part)
+            except (InputRefusedError, BackendMemoryError) as error:
+                return [error] if len(part) == 1 else await halves(part)
+            except GatewayError as error:
+                return [error.renew() for _ in part]
+            largest = max(largest, len(part))
+            return shares
+
+        async def halves(part: list[Picture]) -> Shares:
+            middle = (len(part) + 1) // 2
+            return await ask(part[:middle]) + await ask(part[middle:])
+
+        shares = await halves(pictures)
+        failed = [share for share in shares if isinstance(share, GatewayError)]
+        if len(failed) == len(shares):
+            raise failed[0]
+        if not failed:
+            self._learn_ceiling(lane, largest)
+        return shares
+
+    def _learn_ceiling(self, lane: Lane, size: int) -> None:
+        if size >= self._most(lane):
+            self._ceilings.pop(lane, None)
+        else:
+            self._ceilings[lane] = _Ceiling(size, asyncio.get_running_loop().time())
+
+    async def _call(self, lane: Lane, pictures: list[Picture]) -> Shares:
+        loop = asyncio.get_running_loop()
+        call = lane.model.call
+        encode = encode_predict_strings if lane.model.encoded else encode_predict
+        payloads = [picture.payload for picture in pictures]
+        size = min((s for s in self._sizes(lane) if s >= len(payloads)), default=len(payloads))
+        payloads += payloads[-1:] * (size - len(payloads))
+        message = encode(call, payloads)
+        started = loop.time()
+        timeout = max(picture.deadline for picture in pictures) - started
+        try:
+            answer = await self._backend.predict(
+                message, model_name=call.model_name, timeout=timeout
+            )
+        finally:
+            seconds = loop.time() - started
+            self._predicted(call.model_name, seconds)
+        if answer.model_version not in (None, lane.model.version):
+            self._outdated(lane.model)
+        rows = split_rows(answer.outputs, size)
+        return [Share(row, seconds) for row, _ in zip(rows, pictures, strict=False)]

@@ -1,0 +1,144 @@
+"""A batch that TensorFlow Serving refuses costs those who shared it nothing but time."""
+
+import asyncio
+
+import grpc
+import numpy as np
+import pytest
+
+from gateway.keys import DETECTOR
+
+
+@pytest.fixture
+def refuse(serving):
+    """Have the fake refuse calls for their size or for a colour among the pictures."""
+    rules = {
+        "most": 1 << 30,
+        "color": None,
+        "status": (grpc.StatusCode.INVALID_ARGUMENT, "batch size is larger than max_batch_size"),
+    }
+
+    def refuse(images: np.ndarray):
+        guilty = rules["color"] is not None and rules["color"] in images[:, 0, 0, 0]
+        return rules["status"] if guilty or len(images) > rules["most"] else None
+
+    serving.refuse = refuse
+    return rules
+
+
+@pytest.fixture
+def together(serving, photo, ask, shows):
+    """Ask for pictures of the colours 0, 10, 20, ... that wait for one call."""
+
+    async def post(gateway, count: int):
+        serving.gate = asyncio.Event()
+        while not serving.arrived.locked():
+            await serving.arrived.acquire()
+        posts = [asyncio.ensure_future(ask(gateway, image=photo((200, 0, 0))))]
+        await serving.arrived.acquire()
+        for n in range(count):
+            posts.append(asyncio.ensure_future(ask(gateway, image=photo((10 * n, 0, 0)))))
+            await shows(gateway, "gateway_requests_inside", n + 2)
+        await shows(gateway, "gateway_queue_depth", count)
+        serving.batches.clear()
+        serving.gate.set()
+        return (await asyncio.gather(*posts))[1:]
+
+    return post
+
+
+def sizes(serving) -> list[int]:
+    return [shape[0] for _, shape in serving.batches[1:]]
+
+
+async def test_only_the_culprit_is_refused(start, serving, refuse, together):
+    """Its mates get their own answers; how large batches may be is not concluded from it."""
+    gateway = await start(max_in_flight=1)
+    refuse["color"] = 30
+    answers = await together(gateway, 7)
+    assert [status for status, _ in answers] == [200, 200, 200, 502, 200, 200, 200]
+    assert [answer["detections"][0]["class_id"] for _, answer in answers if "code" not in answer]
+    assert answers[3][1]["code"] == "backend_refused"
+    assert sizes(serving) == [7, 4, 2, 2, 1, 1, 3]
+    refuse["color"] = None
+    assert [status for status, _ in await together(gateway, 7)] == [200] * 7
+    assert sizes(serving) == [7]
+
+
+@pytest.mark.parametrize(
+    ("code", "details"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, "Task size 8 is larger than maximum input batch size 3"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "OOM when allocating tensor with shape[8,64,48,3]"),
+    ],
+)
+async def test_a_ceiling_is_learnt_and_probed(
+    start, serving, refuse, together, monkeypatch, code, details
+):
+    """Batches are cut to what was accepted, and twice as much is tried again later."""
+    gateway = await start(max_in_flight=1)
+    refuse["most"], refuse["status"] = 3, (code, details)
+    assert [status for status, _ in await together(gateway, 8)] == [200] * 8
+    assert sizes(serving) == [8, 4, 2, 2, 4, 2, 2]
+    assert [status for status, _ in await together(gateway, 6)] == [200] * 6
+    assert sizes(serving) == [2, 2, 2]
+    described = (await (await gateway.get("/models?name=colors")).json())["models"][0]
+    assert described["learnt"]["max_batch_size"] == 2
+    assert 'gateway_learnt_max_batch_size{model="colors"} 2.0' in await (
+        await gateway.get("/metrics")
+    ).text()
+    monkeypatch.setattr("gateway.predict.PROBE_SECONDS", -1.0)
+    assert [status for status, _ in await together(gateway, 4)] == [200] * 4
+    assert sizes(serving) == [4, 2, 2]
+    refuse["most"] = 99
+    for asked, wanted in ((8, [4, 4]), (8, [8]), (20, [16, 4]), (20, [20])):
+        assert [status for status, _ in await together(gateway, asked)] == [200] * asked
+        assert sizes(serving) == wanted
+    predictor = gateway.app[DETECTOR]._predictor
+    assert [ceiling.size for ceiling in predictor._ceilings.values()] == [20]
+
+
+async def test_when_all_are_refused_nothing_is_learnt(start, serving, refuse, together):
+    """A batch of which each picture is refused alone fails as a whole, with the reason."""
+    gateway = await start(max_in_flight=1)
+    assert (await together(gateway, 1))[0][0] == 200
+    refuse["most"] = 0
+    answers = await together(gateway, 3)
+    assert {status for status, _ in answers} == {502}
+    assert "larger than max_batch_size" in answers[0][1]["message"]
+    assert not gateway.app[DETECTOR]._predictor._ceilings
+
+
+async def test_the_server_going_away_between_halves_is_told(
+    start, serving, refuse, together, monkeypatch
+):
+    """Those who had their answer keep it, the rest are told what happened."""
+    gateway = await start(max_in_flight=1)
+    refuse["most"] = 3
+    calls = []
+    predictor = gateway.app[DETECTOR]._predictor
+    call = predictor._call
+
+    async def counted(lane, pictures):
+        calls.append(len(pictures))
+        if len(calls) == 4:
+            serving.abort = (grpc.StatusCode.UNAVAILABLE, "gone")
+        return await call(lane, pictures)
+
+    monkeypatch.setattr(predictor, "_call", counted)
+    answers = await together(gateway, 6)
+    assert calls == [1, 6, 3, 3]
+    assert [status for status, _ in answers] == [200, 200, 200, 503, 503, 503]
+
+
+async def test_batch_sizes_of_a_compiled_model(start, serving, together):
+    """Only the sizes that it was compiled for are sent; rows of padding are nobody's answer."""
+    gateway = await start(
+        max_in_flight=1, max_batch_size=8, models={"colors": {"batch_sizes": [16, 4, 2]}}
+    )
+    answers = await together(gateway, 7)
+    assert sizes(serving) == [4, 4]
+    assert [answer["detections"][0]["class_id"] for _, answer in answers] == [
+        answer["detections"][0]["class_id"] for _, answer in await together(gateway, 7)
+    ]
+    assert {shape[0] for _, shape in serving.batches} == {2, 4}
