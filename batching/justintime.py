@@ -14,7 +14,7 @@ __all__ = ["Ahead", "JustInTime", "Upcoming"]
 KINDS = 1024  # costs that are remembered; the one unused for longest is forgotten
 MARGIN = 0.03  # of a call's time: how much earlier than just in time
 FULL = 2.0  # times the noise: how much earlier a full batch leaves, which no other item can join
-IDLE_ENOUGH = 0.4  # probability that the device will be idle on arrival, from which a batch leaves
+IDLE_ENOUGH = 0.45  # probability that the device will be idle on arrival, from which a batch leaves
 # Now and then a batch leaves a little earlier or later, since a cost is seen only where it varies.
 EARLY = 0.15  # of a call's time, and the noise on top: would another call run beside this one?
 LATE = 0.08  # of a call's time: does less lead do?

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 __all__ = ["CallCost", "Sample"]
 
-WINDOW = 48  # calls that are looked at
-HALF_LIFE = 24  # calls after which one counts half
+WINDOW = 96  # calls that are looked at
+HALF_LIFE = 48  # calls after which one counts half
 REFIT_SECONDS = 0.25
 FIRST_FITS = 8  # so many follow each call at once
 CANDIDATES = 16  # overlaps that are tried, of up to the shortest call

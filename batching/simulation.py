@@ -7,14 +7,14 @@ import asyncio
 import math
 import random
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from batching.batcher import Batcher
-from batching.dispatch import Dispatch
+from batching.dispatch import Dispatch, L, Lane
 
-__all__ = ["Answer", "Device", "VirtualLoop", "run_virtually", "simulate"]
+__all__ = ["Answer", "Device", "Oracle", "VirtualLoop", "run_virtually", "simulate"]
 
 T = TypeVar("T")
 
@@ -97,6 +97,23 @@ class Device:
         return items
 
 
+class Oracle:
+    """A dispatch that knows when its device will be free, noise and all, and so is never wrong."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    def next(self, lanes: Sequence[L], now: float) -> tuple[L, float]:
+        """See :meth:`Dispatch.next`."""
+        return lanes[0], self._device.free - self._device.there
+
+    def sent(self, lane: Lane, size: int, now: float) -> None:
+        """See :meth:`Dispatch.sent`."""
+
+    def ended(self, call: Any, now: float, *, failed: bool) -> None:
+        """See :meth:`Dispatch.ended`."""
+
+
 class Answer(NamedTuple):
     """When an item came, and after how many seconds it had its result."""
 
@@ -136,6 +153,7 @@ def simulate(
             task = loop.create_task(submit())
             tasks.add(task)
             task.add_done_callback(tasks.discard)
+        await asyncio.sleep(0)  # the last of them has yet to submit
         await batcher.aclose()
         await asyncio.gather(*tasks)
         return answers

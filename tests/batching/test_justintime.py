@@ -6,25 +6,9 @@ from collections.abc import Sequence
 import pytest
 
 from batching import Ahead, Batcher, FreeSlot, JustInTime
-from batching.simulation import Device, run_virtually, simulate
+from batching.simulation import Device, Oracle, run_virtually, simulate
 
 spawn = asyncio.ensure_future
-
-
-class Oracle:
-    """Sends each batch to arrive when the device falls idle, which it simply knows."""
-
-    def __init__(self, device):
-        self.device = device
-
-    def next(self, lanes, now):
-        return lanes[0], self.device.free - self.device.there
-
-    def sent(self, lane, size, now):
-        pass
-
-    def ended(self, call, now, *, failed):
-        pass
 
 
 def mean(answers: Sequence, since=3.0, until=1e9):

@@ -84,9 +84,10 @@ async def test_a_ceiling_is_learnt_and_probed(
     assert sizes(serving) == [2, 2, 2]
     described = (await (await gateway.get("/models?name=colors")).json())["models"][0]
     assert described["learnt"]["max_batch_size"] == 2
-    assert 'gateway_learnt_max_batch_size{model="colors"} 2.0' in await (
-        await gateway.get("/metrics")
-    ).text()
+    assert (
+        'gateway_learnt_max_batch_size{model="colors"} 2.0'
+        in await (await gateway.get("/metrics")).text()
+    )
     monkeypatch.setattr("gateway.predict.PROBE_SECONDS", -1.0)
     assert [status for status, _ in await together(gateway, 4)] == [200] * 4
     assert sizes(serving) == [4, 2, 2]

@@ -1,0 +1,186 @@
+"""The real batching code in virtual time, against an oracle that knows everything.
+
+    python -m bench.simulate                     # table, JSON and plots in bench/results
+    python -m bench.simulate --items 2000        # a quick look
+
+Every case is a backend that needs ``a + b * n`` ms for a call of n items, a transport, a share of
+the backend's capacity that arrives at random (Poisson), and a deviation of the service times
+(log-normal). Nothing is set differently between them. The oracle knows when the device will be
+free, future noise and all; with noise, no policy that does not see the future can match it, so the
+same policy with the true costs instead of learnt ones stands beside it.
+"""
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import pyplot as plt
+
+from batching import CallCost, JustInTime
+from batching.simulation import Device, Oracle, simulate
+
+__all__ = ["Case", "main", "measure"]
+
+BACKENDS = ((20.0, 2.0), (8.0, 1.0), (2.0, 0.05), (50.0, 0.2))  # a, b in ms
+TRANSPORTS = (0.5, 4.0, 15.0)  # ms
+LOADS = (0.05, 0.25, 0.5, 0.75, 0.9, 0.95)
+SIGMAS = (0.0, 0.3)
+LIMITS = {0.0: 1.05, 0.3: 1.10}
+BATCH = 32
+WARM = 0.4  # of a case's time, in which it learns
+SHORTEST = 3.0  # seconds of a case
+COLOURS = ("#1f77b4", "#2ca02c", "#c8102e")
+
+Result = dict[str, Any]
+mpl.use("Agg")
+
+
+class Case(NamedTuple):
+    """Times in ms; ``load`` is a share of capacity at full batches."""
+
+    a: float
+    b: float
+    transport: float
+    load: float
+    sigma: float
+    items: int
+
+    def device(self) -> Device:
+        """Return a new device, always with the same noise."""
+        return Device(
+            self.a / 1000, self.b / 1000, there=self.transport / 1000, sigma=self.sigma, seed=7
+        )
+
+
+class Known(JustInTime):
+    """The same policy, which is told the true cost instead of learning it."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self.told = CallCost()
+        self.told.a, self.told.b = case.a / 1000, case.b / 1000
+        self.told.overlap = case.transport / 1000 + 0.0005
+        self.told.noise, self.told.fits, self.told.deepest = max(case.sigma, 0.01), 9, 32
+        self.told.learn = lambda sample, now: None  # type: ignore[method-assign]
+
+    def cost(self, key: Any) -> CallCost:
+        """Return what was told."""
+        return self.told
+
+
+def measure(case: Case) -> Result:
+    """Return mean and p99 in ms of the oracle, of the learning policy, and of the knowing one."""
+    rate = case.load * case.device().capacity(BATCH)
+    seconds = max(SHORTEST, case.items / rate)
+    result: Result = case._asdict()
+    for name in ("oracle", "learning", "knowing"):
+        device = case.device()
+        dispatch = {"oracle": Oracle(device), "learning": JustInTime(), "knowing": Known(case)}
+        answers = simulate(device, rate, seconds, dispatch=dispatch[name])
+        times = [1000 * one.seconds for one in answers if one.at > WARM * seconds]
+        result[name] = {"mean": float(np.mean(times)), "p99": float(np.percentile(times, 99))}
+    return result
+
+
+def ratio(result: Result, name: str, figure: str) -> float:
+    """Return how much longer ``name`` took than the oracle."""
+    return float(result[name][figure] / result["oracle"][figure])
+
+
+def table(results: list[Result]) -> str:
+    """Return, for each backend, transport and noise, the worst ratios over all loads."""
+    lines = [
+        "| backend | transport | noise | limit | mean | p99 | | true costs: mean | p99 |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for sigma, (a, b), transport in itertools.product(SIGMAS, BACKENDS, TRANSPORTS):
+        found = select(results, sigma=sigma, a=a, b=b, transport=transport)
+        worst = {
+            (name, figure): max(ratio(result, name, figure) for result in found)
+            for name in ("learning", "knowing")
+            for figure in ("mean", "p99")
+        }
+        passed = max(worst["learning", "mean"], worst["learning", "p99"]) <= LIMITS[sigma]
+        cells = [f"{a:g} + {b:g}n ms", f"{transport:g} ms", f"{sigma:g}", f"{LIMITS[sigma]:.2f}"]
+        cells += [f"{worst['learning', figure]:.3f}" for figure in ("mean", "p99")]
+        cells += ["pass" if passed else "FAIL"]
+        cells += [f"{worst['knowing', figure]:.3f}" for figure in ("mean", "p99")]
+        lines.append(f"| {' | '.join(cells)} |")
+    good = sum(
+        ratio(result, "learning", figure) <= LIMITS[result["sigma"]]
+        for result in results
+        for figure in ("mean", "p99")
+    )
+    lines += ["", f"{good} of {2 * len(results)} single figures are within their limit."]
+    return "\n".join(lines) + "\n"
+
+
+def select(results: list[Result], **wanted: float) -> list[Result]:
+    """Return the results of the cases that have these values."""
+    return [
+        result for result in results if all(result[key] == value for key, value in wanted.items())
+    ]
+
+
+def plot(results: list[Result], file: Path) -> None:
+    """Draw the latency over the oracle's against the load: a row a figure and noise."""
+    rows = list(itertools.product(SIGMAS, ("mean", "p99")))
+    figure, grid = plt.subplots(
+        len(rows), len(BACKENDS), figsize=(15, 12), sharex=True, sharey="row", layout="constrained"
+    )
+    for axes_row, (sigma, what) in zip(grid, rows, strict=True):
+        for axes, (a, b) in zip(axes_row, BACKENDS, strict=True):
+            for transport, colour in zip(TRANSPORTS, COLOURS, strict=True):
+                found = select(results, sigma=sigma, a=a, b=b, transport=transport)
+                for name, style in (("learning", "o-"), ("knowing", ":")):
+                    axes.plot(
+                        [100 * result["load"] for result in found],
+                        [ratio(result, name, what) for result in found],
+                        style,
+                        color=colour,
+                        markersize=4,
+                        label=f"{transport:g} ms" + ("" if name == "learning" else ", true costs"),
+                    )
+            axes.axhline(1, color="black", linewidth=0.8)
+            axes.axhline(LIMITS[sigma], color="black", linewidth=0.8, linestyle="--")
+            axes.grid(alpha=0.3)
+            axes.set_title(f"{a:g} + {b:g}n ms, noise {sigma:g}", fontsize=10)
+        axes_row[0].set_ylabel(f"{what}, times the oracle's")
+    for axes in grid[-1]:
+        axes.set_xlabel("load, % of capacity")
+    grid[0][0].legend(title="transport", fontsize=8)
+    for suffix in (".svg", ".png"):
+        figure.savefig(file.with_suffix(suffix), dpi=90)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Simulate all cases on all cores, print the table, write JSON and plot."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--items", type=int, default=12_000, help="of each case, at least")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    flags = parser.parse_args()
+    cases = [
+        Case(a, b, transport, load, sigma, flags.items)
+        for sigma, (a, b), transport, load in itertools.product(SIGMAS, BACKENDS, TRANSPORTS, LOADS)
+    ]
+    results = []
+    with multiprocessing.Pool() as pool:
+        for done, result in enumerate(pool.imap(measure, cases), 1):
+            results.append(result)
+            if done % 12 == 0:
+                sys.stderr.write(f"{done} of {len(cases)} cases\n")
+    flags.output.mkdir(parents=True, exist_ok=True)
+    (flags.output / "simulation.json").write_text(json.dumps(results, indent=1) + "\n")
+    plot(results, flags.output / "simulation")
+    sys.stdout.write(table(results))
+
+
+if __name__ == "__main__":
+    main()
