@@ -45,6 +45,8 @@ class Learnt(NamedTuple):
     b: float
     overlap: float
     slots: int
+    noise: float
+    """Relative standard deviation of a call's time."""
     max_batch_size: int
     """Pictures a call, by the settings and by what TensorFlow Serving has refused."""
     expected: float
@@ -193,7 +195,7 @@ class Detector:
         now = asyncio.get_running_loop().time()
         most = self._predictor.max_batch_size(lane)
         expected = self.expected(model_name, now) - now
-        return Learnt(cost.a, cost.b, cost.overlap, cost.slots, most, expected)
+        return Learnt(cost.a, cost.b, cost.overlap, cost.slots, cost.noise, most, expected)
 
     def dispatched(self, key: Lane, waits: Sequence[float]) -> None:
         """See ``batching.Observer``."""

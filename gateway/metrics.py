@@ -74,6 +74,7 @@ class Metrics:
                 ("picture_seconds", "What each picture adds to a Predict call."),
                 ("overlap_seconds", "What more passes while other calls run."),
                 ("slots", "Predict calls that run at once."),
+                ("noise", "Relative standard deviation of a Predict call's time."),
                 ("max_batch_size", "Pictures that a Predict call may carry."),
                 ("expected_seconds", "What a request had to expect after the last batch."),
             )

@@ -1,6 +1,7 @@
 """The command ``tfserving-gateway``: its words and flags; each is run by a module of its own."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_detect(commands)
     _add_models(commands)
+    _add_plan(commands)
     _add_backend(commands)
     return parser
 
@@ -161,6 +163,47 @@ def _add_models(commands: Any) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="a model's name")
     parser.add_argument("--url", default=DEFAULT_URL, help=f"the gateway (default: {DEFAULT_URL})")
     parser.set_defaults(run=run)
+
+
+def _add_plan(commands: Any) -> None:
+    def run(args: argparse.Namespace) -> int:
+        from gateway.cli.plan import PlanOptions, run  # noqa: PLC0415 - see above
+
+        names = ("rate", "slo_ms", "url", "cost", "model", "max_batch_size", "cores")
+        return run(PlanOptions(**{name: getattr(args, name) for name in names}))
+
+    parser = commands.add_parser(
+        "plan",
+        help="say how many backends and gateways a load needs",
+        description="Simulate a load with the gateway's own batching code, and say how many"
+        " replicas of TensorFlow Serving and how many gateways it needs.",
+    )
+    parser.add_argument("--rate", type=_positive, required=True, help="requests a second")
+    parser.add_argument(
+        "--slo", dest="slo_ms", type=_positive, required=True, metavar="MS", help="p99 to keep"
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--from", dest="url", metavar="URL", help="a gateway that has served the model for a while"
+    )
+    source.add_argument("--cost", metavar="A,B", help="ms of a call: a + b * n for n pictures")
+    parser.add_argument("--model", help="the model; may be left out when only one was used")
+    parser.add_argument(
+        "--max-batch-size",
+        type=int,
+        default=32,
+        metavar="PICTURES",
+        help="with --cost (default: 32)",
+    )
+    parser.add_argument("--cores", type=int, default=2, help="of each gateway (default: 2)")
+    parser.set_defaults(run=run)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
 
 
 def _add_backend(commands: Any) -> None:
