@@ -14,13 +14,17 @@ from typing import Any
 
 from bench import floor, load, photos, processes, servers
 from bench.servers import Backend, Service
+from gateway.cli import plan
 
-__all__ = ["DEADLINE", "FAST", "SLOW", "Suite"]
+__all__ = ["DEADLINE", "FAST", "SLOW", "SLOWER", "Suite"]
 
 FAST, SLOW = "2,0.05", "20,2"  # ms: a + b * n
+SLOWER = "80,4"  # for overload: ten times what it gives can still be offered from the same machine
 DEADLINE = 0.5  # seconds, for goodput
 MIXED = tuple(photos.SIZES)
 LARGEST = "1920x1080"
+SHARES = (0.25, 0.5, 0.75, 0.9)  # of what the slow backend gives to full batches
+OFFERED = (0.5, 1.0, 1.5, 3.0, 10.0)
 
 
 class Suite:
@@ -51,8 +55,8 @@ class Suite:
         """Run all parts and return the results."""
         parts = [self.floors, self.backend_alone]
         if self.gateway:
-            parts += [self.cpu_and_throughput, self.slow_backend, self.memory, self.workers]
-            parts += [self.goodput] if self.full else []
+            parts += [self.cpu_and_throughput, self.slow_backend, self.goodput]
+            parts += [self.memory, self.workers]
         for part in parts:
             part()
         for name in self.peers:
@@ -96,7 +100,7 @@ class Suite:
 
     def backend_alone(self) -> None:
         """What each backend gives to full batches, and decode plus Predict one by one."""
-        for cost in (FAST, SLOW):
+        for cost in (FAST, SLOW, SLOWER):
             with servers.backend(cost) as behind:
                 self.say(f"direct: full batches, backend {cost} ms")
                 self.results["direct"][cost] = floor.direct(behind.address, seconds=self.seconds)
@@ -115,27 +119,40 @@ class Suite:
             self.keep(service, behind, concurrency=64, model="full", sizes=(LARGEST,))
 
     def slow_backend(self) -> None:
-        """The slow backend at concurrency 64, and in full runs batch size against load."""
+        """The slow backend by load, what the simulator says of the same loads from what the
+        gateway has learnt, and concurrency 64."""
         with servers.backend(SLOW) as behind, servers.gateway(behind) as service:
-            self.keep(service, behind, concurrency=64)
             self.by_load(service, behind)
+            cost = plan.learnt(service.url.removesuffix("/imageDetection"), "ssd")
+            self.keep(service, behind, concurrency=64)
+        capacity = self.results["direct"][SLOW]["throughput"]
+        self.say(f"plan: {cost}")
+        self.results["predicted"] = [
+            {"rate": share * capacity, **plan.latency(cost, share * capacity)._asdict()}
+            for share in SHARES
+        ]
 
     def by_load(self, service: Service, behind: Backend) -> None:
         """Open loop at shares of what the slow backend can give."""
         capacity = self.results["direct"][SLOW]["throughput"]
-        for share in (0.05, 0.25, 0.5, 0.75, 0.9) if self.full else (0.25, 0.5, 0.75):
+        for share in (0.05, *SHARES) if self.full else SHARES:
             self.keep(service, behind, rate=share * capacity)
 
     def goodput(self) -> None:
-        """Open loop up to three times what the slow backend can give, with a deadline."""
-        with servers.backend(SLOW) as behind, servers.gateway(behind) as service:
+        """Open loop far beyond what the slower backend can give, with a deadline, and back."""
+        with servers.backend(SLOWER) as behind, servers.gateway(behind) as service:
             self.overload(service, behind)
 
     def overload(self, service: Service, behind: Backend) -> None:
         """Offer too much; what counts is answers within the deadline."""
-        capacity = self.results["direct"][SLOW]["throughput"]
-        for share in (0.5, 0.8, 1.0, 1.5, 3.0):
+        capacity = self.results["direct"][SLOWER]["throughput"]
+        for share in OFFERED:
             self.keep(service, behind, rate=share * capacity, deadline=DEADLINE)
+        # And at once half the load, from the first request on: is it as good as before?
+        after = self.measure(
+            service, behind, rate=capacity / 2, deadline=DEADLINE, warmup=1.0, seconds=2.0
+        )
+        self.results["runs"].append(after | {"after_overload": True})
 
     def memory(self) -> None:
         """Start, idle memory, and growth over many requests."""
@@ -173,6 +190,8 @@ class Suite:
                     behind.change(cost=SLOW)
                     self.keep(service, behind, concurrency=64)
                     self.by_load(service, behind)
+                if model == "ssd":
+                    behind.change(cost=SLOWER)
                     self.overload(service, behind)
             if model == "ssd":
                 with (

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from bench.suite import FAST, SLOW
+from bench.suite import DEADLINE, FAST, SLOW, SLOWER
 
 __all__ = ["TARGETS", "Target", "table"]
 
@@ -30,7 +30,9 @@ def run(results: Results, server: str, cost: str = FAST, **wanted: Any) -> dict[
     fits = [
         row
         for row in results["runs"]
-        if row["server"] == server and all(row[key] == value for key, value in wanted.items())
+        if row["server"] == server
+        and not row.get("after_overload")
+        and all(row[key] == value for key, value in wanted.items())
     ]
     return fits[-1] if fits else None
 
@@ -98,6 +100,57 @@ def workers(results: Results) -> float | None:
     return two["throughput"] / one["throughput"] if one and two else None
 
 
+def live_to_simulated(figure: str) -> Callable[[Results], float | None]:
+    """Return a measure of how far the live ``figure`` is from the simulated, in percent, worst."""
+
+    def measure(results: Results) -> float | None:
+        apart = [
+            100 * abs(row["latency_ms"][figure] / simulated[figure] - 1)
+            for simulated in results.get("predicted", [])
+            if (row := run(results, "gateway", SLOW, rate=simulated["rate"], deadline=None))
+        ]
+        return max(apart, default=None)
+
+    return measure
+
+
+def overload(share: float, measure: Callable[[Results, float], float | None]) -> Any:
+    """Return a measure of the run that was offered ``share`` times what the backend gives."""
+
+    def of(results: Results) -> float | None:
+        capacity = float(results["direct"].get(SLOWER, {}).get("throughput", 0))
+        row = run(results, "gateway", SLOWER, rate=share * capacity, deadline=DEADLINE)
+        return measure(row, capacity) if row else None
+
+    return of
+
+
+def goodput(row: Results, capacity: float) -> float:
+    """Return answers in time, in percent of what the backend gives."""
+    return 100 * float(row["throughput"]) / capacity
+
+
+def in_time(row: Results, _: float) -> float:
+    """Return the share of the admitted that were answered in time, in percent."""
+    admitted = sum(n for status, n in row["statuses"].items() if status != "503")
+    return 100 * float(row["right"]) / max(1, admitted)
+
+
+def refusal(row: Results, _: float) -> float | None:
+    """Return p99 of the time to a refusal, in ms."""
+    return row["refusal_ms"]["p99"] if row["refusal_ms"] else None
+
+
+def recovery(results: Results) -> float | None:
+    """Return p99 right after the overload, as a multiple of what it was before."""
+    capacity = float(results["direct"].get(SLOWER, {}).get("throughput", 0))
+    before = run(results, "gateway", SLOWER, rate=0.5 * capacity, deadline=DEADLINE)
+    after = [r for r in results["runs"] if r["server"] == "gateway" and r.get("after_overload")]
+    if not before or not after:
+        return None
+    return float(after[-1]["latency_ms"]["p99"] / before["latency_ms"]["p99"])
+
+
 def start(key: str) -> Callable[[Results], float | None]:
     """Return a measure of the start."""
     return lambda results: results.get("start", {}).get(key)
@@ -121,6 +174,16 @@ TARGETS = (
     Target("added at concurrency 1, p50", 1.0, False, added("p50"), "ms"),
     Target("added at concurrency 1, p99", 3.0, False, added("p99"), "ms"),
     Target("share of a 20 + 2n ms backend", 97, True, share_of_backend, "%"),
+    Target("live mean, apart from simulated", 10, False, live_to_simulated("mean"), "%"),
+    Target("live p99, apart from simulated", 10, False, live_to_simulated("p99"), "%"),
+    Target("goodput at 1.5 times capacity", 95, True, overload(1.5, goodput), "%"),
+    Target("goodput at 3 times capacity", 95, True, overload(3.0, goodput), "%"),
+    Target("goodput at 10 times capacity", 95, True, overload(10.0, goodput), "%"),
+    Target("admitted and in time at 1.5 times", 99, True, overload(1.5, in_time), "%"),
+    Target("admitted and in time at 3 times", 99, True, overload(3.0, in_time), "%"),
+    Target("admitted and in time at 10 times", 99, True, overload(10.0, in_time), "%"),
+    Target("refused at 3 times, p99", 5, False, overload(3.0, refusal), "ms"),
+    Target("p99 after overload, times before", 1.5, False, recovery),
     Target("from start to ready", 1.0, False, start("ready_seconds"), "s"),
     Target("idle memory", 90, False, start("idle_mb"), "MB"),
     Target("growth over the requests of the run", 5, False, growth, "MB"),

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Mapping
 from aiohttp import web
 
 from gateway.admission import Admission
+from gateway.clients import Clients
 from gateway.detector import Detector
 from gateway.handlers import routes
-from gateway.keys import ADMISSION, CLIENT, DETECTOR, LABELS, METRICS, SETTINGS
+from gateway.keys import ADMISSION, CLIENT, CLIENTS, DETECTOR, LABELS, METRICS, SETTINGS
 from gateway.metrics import Metrics
 from gateway.middleware import answer_errors, observe
 from gateway.models import load_labels
@@ -36,6 +37,11 @@ def create_app(settings: Settings) -> web.Application:
     app = web.Application(middlewares=[observe, answer_errors])
     app[SETTINGS] = settings
     app[LABELS] = _labels(settings)
+    share = settings.client_share
+    app[CLIENTS] = Clients(
+        rate=settings.client_rate,
+        places=None if share is None else max(1, int(share * settings.max_queue_size)),
+    )
     app.add_routes(routes())
     app.cleanup_ctx.append(_detector)
     app.on_shutdown.append(drain)

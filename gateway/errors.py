@@ -14,6 +14,7 @@ __all__ = [
     "BackendUnavailableError",
     "BodyTimeoutError",
     "BodyTooLargeError",
+    "ClientLimitError",
     "DeadlineExceededError",
     "EncodingUnsupportedError",
     "GatewayError",
@@ -114,6 +115,12 @@ class OverloadedError(GatewayError):
         super().__init__(message)
         self.reason = reason
         self.retry_after = retry_after
+
+
+class ClientLimitError(OverloadedError):
+    """This client has used what is its own; others are served."""
+
+    code = "client_limit"
 
 
 class ShuttingDownError(GatewayError):

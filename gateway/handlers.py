@@ -18,7 +18,17 @@ from gateway.errors import (
     InvalidRequestError,
     ModelNotFoundError,
 )
-from gateway.keys import ADMISSION, ARRIVED, CLIENT, DETECTOR, LABELS, LOG_FIELDS, METRICS, SETTINGS
+from gateway.keys import (
+    ADMISSION,
+    ARRIVED,
+    CLIENT,
+    CLIENTS,
+    DETECTOR,
+    LABELS,
+    LOG_FIELDS,
+    METRICS,
+    SETTINGS,
+)
 from gateway.metrics import CONTENT_TYPE
 from gateway.schema import detections_json, parse_request
 from gateway.tfserving import VersionState
@@ -48,7 +58,11 @@ async def image_detection(request: web.Request) -> web.Response:
     timeout, priority = _check_headers(request)
     deadline = arrived + timeout
     reading = True
-    with app[ADMISSION].enter(min(request.content_length or 0, FIRST_BYTES), priority) as place:
+    announced = min(request.content_length or 0, FIRST_BYTES)
+    with (
+        app[CLIENTS].enter(_client(request)),
+        app[ADMISSION].enter(announced, priority) as place,
+    ):
         try:
             async with asyncio.timeout_at(deadline):
                 wanted = parse_request(await _read_body(request, place))
@@ -76,6 +90,13 @@ async def image_detection(request: web.Request) -> web.Response:
         tfserve_time=found.tfserve_time,
     )
     return web.Response(body=answer, content_type="application/json")
+
+
+def _client(request: web.Request) -> str:
+    """Whose limits the request is held against; without the header, those of its address."""
+    header = request.app[SETTINGS].client_header
+    named = request.headers.get(header) if header else None
+    return f"{header} {named}" if named else request.remote or ""
 
 
 def _check_headers(request: web.Request) -> tuple[float, Priority]:

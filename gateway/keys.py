@@ -6,6 +6,7 @@ from typing import Final
 from aiohttp import web
 
 from gateway.admission import Admission
+from gateway.clients import Clients
 from gateway.detector import Detector
 from gateway.metrics import Metrics
 from gateway.settings import Settings
@@ -15,6 +16,7 @@ __all__ = [
     "ADMISSION",
     "ARRIVED",
     "CLIENT",
+    "CLIENTS",
     "DETECTOR",
     "LABELS",
     "LOG_FIELDS",
@@ -25,6 +27,7 @@ __all__ = [
 
 ADMISSION: Final = web.AppKey("admission", Admission)
 CLIENT: Final = web.AppKey("client", ServingClient)
+CLIENTS: Final = web.AppKey("clients", Clients)
 DETECTOR: Final = web.AppKey("detector", Detector)
 LABELS: Final = web.AppKey("labels", Mapping[str, Mapping[int, str]])
 METRICS: Final = web.AppKey("metrics", Metrics)

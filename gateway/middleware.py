@@ -31,6 +31,7 @@ STATUS: dict[type[errors.GatewayError], int] = {
     errors.EncodingUnsupportedError: 415,
     errors.InvalidRequestError: 422,
     errors.InvalidImageError: 422,
+    errors.ClientLimitError: 429,
     errors.BackendAnswerInvalidError: 502,
     errors.BackendRefusedError: 502,
     errors.InputRefusedError: 502,
@@ -132,7 +133,7 @@ def _error(
     if isinstance(error, errors.InvalidRequestError):
         body["errors"] = error.errors
     response = web.Response(status=status, body=to_json(body), content_type="application/json")
-    if status == 503:
+    if status in (429, 503):
         wait = getattr(error, "retry_after", RETRY_AFTER_SECONDS)
         response.headers["Retry-After"] = str(max(1, math.ceil(wait)))
     return response

@@ -113,6 +113,21 @@ class Settings(BaseSettings):
         le=1_000_000,
         description="requests that may be read, decoded or wait for a batch, else 503",
     )
+    client_rate: float | None = Field(
+        None, gt=0, description="requests a second that one client may send, else 429"
+    )
+    client_share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="of max_queue_size, what one client may have inside at a time, else 429",
+    )
+    client_header: str | None = Field(
+        None,
+        min_length=1,
+        description="header that names the client for these limits, such as X-API-Key, where a"
+        " proxy vouches for it; by default the address it comes from",
+    )
     max_pending_bytes: int = Field(
         512 * MIB, ge=MIB, description="memory for bodies and decoded pictures, else 503"
     )

@@ -12,7 +12,7 @@ from batching.simulation import Device, simulate
 from gateway.cli.errors import CommandError
 from gateway.cli.http import gateway_session, read_json
 
-__all__ = ["Cost", "PlanOptions", "latency", "run"]
+__all__ = ["Cost", "PlanOptions", "latency", "learnt", "run"]
 
 ITEMS = 4000  # of one simulation
 SHORTEST = 4.0  # seconds of one simulation
@@ -69,7 +69,7 @@ def run(options: PlanOptions) -> int:
     CommandError
         The cost cannot be read, or the gateway has not learnt any yet.
     """
-    cost = asyncio.run(_ask(options.url, options.model)) if options.url else _given(options)
+    cost = learnt(options.url, options.model) if options.url else _given(options)
     print(
         f"A call of n pictures takes {1000 * cost.a:.1f} + {1000 * cost.b:.2f} n ms, of which"
         f" {cost.slots} run at once, and {1000 * cost.overlap:.1f} ms more on the way."
@@ -134,6 +134,17 @@ def _given(options: PlanOptions) -> Cost:
     if not (0 <= a < math.inf and 0 <= b < math.inf and a + b > 0):
         raise CommandError("--cost takes two numbers of ms, none below 0", status=2)
     return Cost(a, b, 0.001, 1, 0.0, options.max_batch_size, 2 * CPU_MS / 1000, CPU_MS / 1000)
+
+
+def learnt(url: str, model: str | None) -> Cost:
+    """What the gateway at ``url`` knows of ``model``, or of the only one that it has used.
+
+    Raises
+    ------
+    CommandError
+        No gateway answers there, or it does not know enough yet.
+    """
+    return asyncio.run(_ask(url, model))
 
 
 async def _ask(url: str, model: str | None) -> Cost:
