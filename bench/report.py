@@ -29,7 +29,19 @@ COLOURS = {
     "fastapi": "#17a2b8",
     "flask": "#7f7f7f",
 }
-STAGES = {"base64": "#9ecae1", "decode": "#4292c6", "resize": "#2171b5", "copy": "#08519c"}
+FLOOR_COLOURS = {"base64": "#9ecae1", "decode": "#4292c6", "resize": "#2171b5", "copy": "#08519c"}
+STAGE_COLOURS = {
+    "parse JSON": "#fdd0a2",
+    "base64": "#9ecae1",
+    "decode and resize": "#4292c6",
+    "assemble the call": "#08519c",
+    "read the answer": "#c7e9c0",
+    "threshold": "#74c476",
+    "write JSON": "#238b45",
+    "metrics": "#bcbddc",
+    "log line": "#807dba",
+}
+ELSE = "#d9d9d9"
 
 Results = dict[str, Any]
 mpl.use("Agg")
@@ -44,7 +56,23 @@ def text(results: Results) -> str:
         busy = f"{100 * machine['busy_before']:.0f} %"
         lines += [f"**The machine was {busy} busy with other work when the run began.**", ""]
     lines += ["| target | limit | measured | |", "| --- | --- | --- | --- |"]
-    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in targets.table(results)]) + "\n"
+    lines += [f"| {' | '.join(row)} |" for row in targets.table(results)]
+    return "\n".join(lines + stage_table(results)) + "\n"
+
+
+def stage_table(results: Results) -> list[str]:
+    """Return where a request's CPU goes: each stage alone, and what the whole costs beyond."""
+    lines = []
+    for size, spent in results["stages"].items():
+        whole = targets.run(results, "gateway", sizes=[size], concurrency=64)
+        if whole is None:
+            continue
+        total = whole["cpu_ms"]["total"]
+        lines += ["", f"| {size}, at concurrency 64 | CPU ms | % |", "| --- | --- | --- |"]
+        rest = {"loop, HTTP, gRPC, hand-over, cold caches": total - sum(spent.values())}
+        for name, value in {**spent, **rest, "whole request": total}.items():
+            lines.append(f"| {name} | {value:.3f} | {100 * value / total:.0f} |")
+    return lines
 
 
 def formula(cost: str) -> str:
@@ -108,24 +136,27 @@ def cpu(results: Results) -> Figure:
     """CPU per request: the floor's stages, and on top what each server adds."""
     figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
     base = next(r for r in results["floor"] if r["fixed"] and r["exact"] and r["size"] == "640x480")
-    bars = {"floor": 0.0}
+    bars: dict[str, dict[str, float]] = {"floor": base["stages"]}
     for name in reversed(servers(results)):
         found = rows(results, name, FAST, "concurrency", model="ssd", sizes=["640x480"])
         if found:
-            bars[name] = found[-1]["cpu_ms"]["total"] - base["cpu_ms"]
-    left = 0.0
-    for stage, value in base["stages"].items():
-        axes.barh(list(bars), value, left=left, color=STAGES[stage], label=stage)
-        left += value
-    axes.barh(list(bars), list(bars.values()), left=left, color="#d9d9d9", label="all else")
-    for place, extra in enumerate(bars.values()):
-        total = base["cpu_ms"] + extra
-        label = f" {total:.2f} ms" + (f", {total / base['cpu_ms']:.1f} x" if extra else "")
-        axes.text(total, place, label, va="center", fontsize=9)
+            own = results["stages"]["640x480"] if name == "gateway" else base["stages"]
+            bars[name] = own | {"all else": found[-1]["cpu_ms"]["total"] - sum(own.values())}
+    for place, (name, parts) in enumerate(bars.items()):
+        colours = STAGE_COLOURS if name == "gateway" else FLOOR_COLOURS
+        left = 0.0
+        for stage, value in parts.items():
+            axes.barh(place, value, left=left, color=colours.get(stage, ELSE), label=stage)
+            left += value
+        ratio = f", {left / base['cpu_ms']:.1f} x" if name != "floor" else ""
+        axes.text(left, place, f" {left:.2f} ms{ratio}", va="center", fontsize=9)
+    axes.set_yticks(range(len(bars)), list(bars))
     axes.invert_yaxis()
     axes.set(title="CPU per request, 640x480 to 300x300", xlabel="ms, user and system")
     axes.margins(x=0.15)
-    axes.legend(fontsize=8)
+    handles, labels = axes.get_legend_handles_labels()
+    once = dict(zip(labels, handles, strict=True))
+    axes.legend(once.values(), once.keys(), fontsize=8, ncols=2)
     return figure
 
 

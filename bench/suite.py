@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench import floor, load, photos, processes, servers
+from bench import floor, load, photos, processes, servers, stages
 from bench.servers import Backend, Service
 from gateway.cli import plan
 
@@ -47,6 +47,7 @@ class Suite:
             "machine": machine(),
             "full": full,
             "floor": [],
+            "stages": {},
             "direct": {},
             "runs": [],
         }
@@ -55,7 +56,7 @@ class Suite:
         """Run all parts and return the results."""
         parts = [self.floors, self.backend_alone]
         if self.gateway:
-            parts += [self.cpu_and_throughput, self.slow_backend, self.goodput]
+            parts += [self.own_stages, self.cpu_and_throughput, self.slow_backend, self.goodput]
             parts += [self.memory, self.workers]
         for part in parts:
             part()
@@ -97,6 +98,12 @@ class Suite:
                 self.say(f"floor: {size}, {'300x300' if fixed else 'full size'}, exact {exact}")
                 row = floor.floor(size, fixed=fixed, exact=exact, seconds=self.seconds / 4)
                 self.results["floor"].append(row)
+
+    def own_stages(self) -> None:
+        """CPU of each of the gateway's own stages, alone in one thread."""
+        for size in ("640x480", LARGEST):
+            self.say(f"stages: {size}, 300x300")
+            self.results["stages"][size] = stages.stages(size, seconds=self.seconds / 8)
 
     def backend_alone(self) -> None:
         """What each backend gives to full batches, and decode plus Predict one by one."""

@@ -15,7 +15,7 @@ from gateway.metrics import Metrics
 from gateway.middleware import answer_errors, observe
 from gateway.models import load_labels
 from gateway.settings import Settings
-from gateway.tfserving import ServingClient
+from gateway.tfserving import Replicas, ServingClient
 from gateway.threads import Threads
 
 __all__ = ["create_app", "drain"]
@@ -83,9 +83,11 @@ async def _detector(app: web.Application) -> AsyncIterator[None]:
     app[ADMISSION] = admission = Admission(
         max_queue_size=settings.max_queue_size, max_pending_bytes=settings.max_pending_bytes
     )
-    app[CLIENT] = client = ServingClient(
-        settings.tfserving, max_message_bytes=settings.max_message_bytes
+    app[CLIENT] = client = Replicas(
+        settings.addresses,
+        lambda address: ServingClient(address, max_message_bytes=settings.max_message_bytes),
     )
+    await client.start()
     threads = Threads(settings.decode_threads)
     app[METRICS] = metrics = Metrics(
         lambda name: name in settings.models or name in app[DETECTOR].catalog.seen,
@@ -97,6 +99,8 @@ async def _detector(app: web.Application) -> AsyncIterator[None]:
         ("gateway_batches_in_flight", "Predict calls that run.", lambda: detector.in_flight),
         ("gateway_requests_inside", "Requests in the house.", lambda: admission.inside),
         ("gateway_pending_bytes", "Bytes of their pictures.", lambda: admission.pending_bytes),
+        ("gateway_replicas", "TensorFlow Servings that are known.", lambda: client.count),
+        ("gateway_replicas_left_out", "Those that get no calls now.", lambda: client.left_out),
     ):
         metrics.gauge(name, text, read)
     yield

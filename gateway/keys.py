@@ -10,7 +10,7 @@ from gateway.clients import Clients
 from gateway.detector import Detector
 from gateway.metrics import Metrics
 from gateway.settings import Settings
-from gateway.tfserving import ServingClient
+from gateway.tfserving import Replicas
 
 __all__ = [
     "ADMISSION",
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 ADMISSION: Final = web.AppKey("admission", Admission)
-CLIENT: Final = web.AppKey("client", ServingClient)
+CLIENT: Final = web.AppKey("client", Replicas)
 CLIENTS: Final = web.AppKey("clients", Clients)
 DETECTOR: Final = web.AppKey("detector", Detector)
 LABELS: Final = web.AppKey("labels", Mapping[str, Mapping[int, str]])

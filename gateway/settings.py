@@ -74,8 +74,9 @@ class Settings(BaseSettings):
     tfserving: str = Field(
         "127.0.0.1:8500",
         min_length=1,
-        description="TensorFlow Serving's gRPC address, HOST:PORT or unix:/path; the environment"
-        " may also give it as APP_TFSERVING_HOST and APP_TFSERVING_PORT",
+        description="TensorFlow Serving's gRPC address, HOST:PORT or unix:/path, or several with"
+        " commas; a name may stand for many machines; the environment may also give one as"
+        " APP_TFSERVING_HOST and APP_TFSERVING_PORT",
     )
     models: dict[str, Annotated[ModelSettings, BeforeValidator(_model_settings)]] = Field(
         {},
@@ -152,12 +153,20 @@ class Settings(BaseSettings):
     @field_validator("tfserving")
     @classmethod
     def _address(cls, value: str) -> str:
-        if value.startswith("unix:"):
-            return value
-        host, colon, port = value.rpartition(":")
-        if not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
-            raise ValueError("is not HOST:PORT, as in localhost:8500")
+        for address in value.split(","):
+            if address.startswith("unix:"):
+                continue
+            host, colon, port = address.strip().rpartition(":")
+            if not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
+                raise ValueError("is not HOST:PORT, as in localhost:8500")
+            if ":" in host and not (host.startswith("[") and host.endswith("]")):
+                raise ValueError("has an IPv6 address without brackets, as in [::1]:8500")
         return value
+
+    @property
+    def addresses(self) -> list[str]:
+        """Those of ``tfserving``, one by one."""
+        return [address.strip() for address in self.tfserving.split(",")]
 
     @classmethod
     def settings_customise_sources(

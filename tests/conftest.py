@@ -1,7 +1,7 @@
 """A TensorFlow Serving in process: real gRPC, the official messages, behaviour on demand."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,6 +103,7 @@ class FakeServing(
     refuse: Callable[[np.ndarray], tuple[grpc.StatusCode, str] | None] = lambda images: None
     gate: asyncio.Event | None = None
     metadata_gate: asyncio.Event | None = None
+    status_gate: asyncio.Event | None = None
     metadata_asked: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     arrived: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     server: Any = None
@@ -171,6 +172,8 @@ class FakeServing(
         return response
 
     async def GetModelStatus(self, request: Any, context: Any) -> Message:  # noqa: N802 - gRPC's name
+        if self.status_gate is not None:
+            await self.status_gate.wait()
         model = await self._model(request.model_spec, context)
         response = get_model_status_pb2.GetModelStatusResponse()
         response.model_version_status.add(version=model.version, state=model.state)
@@ -184,6 +187,23 @@ async def serving() -> AsyncIterator[FakeServing]:
     await fake.start()
     yield fake
     await fake.stop()
+
+
+@pytest.fixture
+async def servings() -> AsyncIterator[Callable[[int], Awaitable[list[FakeServing]]]]:
+    """Start as many fakes as are asked for, each with the model ``colors``."""
+    started: list[FakeServing] = []
+
+    async def start(count: int) -> list[FakeServing]:
+        fakes = [FakeServing({"colors": FakeModel()}) for _ in range(count)]
+        for fake in fakes:
+            await fake.start()
+        started.extend(fakes)
+        return fakes
+
+    yield start
+    for fake in started:
+        await fake.stop()
 
 
 @pytest.fixture

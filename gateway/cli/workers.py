@@ -1,11 +1,15 @@
 """``serve --workers N``: gunicorn keeps N processes of the gateway behind one port."""
 
+import asyncio
+import contextlib
 import math
+import multiprocessing
 import os
 import shutil
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +25,7 @@ from gateway.settings import Settings
 
 __all__ = ["run"]
 
+START_SECONDS = 5.0
 BOOT_ERROR = 4  # gunicorn ends for good when a worker exits with it
 
 
@@ -51,6 +56,7 @@ class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def __init__(self, settings: Settings, *, on_exit: Callable[[Arbiter], None]) -> None:
         self._settings = settings
         self._on_exit = on_exit
+        self._together = multiprocessing.get_context("fork").Barrier(settings.workers)
         super().__init__()
 
     def load_config(self) -> None:
@@ -82,6 +88,7 @@ class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         except ValueError as error:
             print(f"tfserving-gateway: {error}", file=sys.stderr)
             raise SystemExit(BOOT_ERROR) from error
+        await asyncio.to_thread(self._wait_for_the_others)
         return web.AppRunner(
             app,
             handler_cancellation=True,
@@ -89,6 +96,12 @@ class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             access_log=None,
             shutdown_timeout=1.0,
         )
+
+    def _wait_for_the_others(self) -> None:
+        """At the start, so that the first to be up does not get all who keep their connections."""
+        with contextlib.suppress(threading.BrokenBarrierError):
+            self._together.wait(START_SECONDS)
+        self._together.abort()  # who starts later, in the place of one that died, waits for nobody
 
 
 class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types

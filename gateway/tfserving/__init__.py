@@ -8,6 +8,7 @@ from gateway.tfserving.metadata import (
     VersionState,
     VersionStatus,
 )
+from gateway.tfserving.replicas import Replicas
 from gateway.tfserving.wire import (
     PredictAnswer,
     PredictCall,
@@ -19,6 +20,7 @@ __all__ = [
     "ModelMetadata",
     "PredictAnswer",
     "PredictCall",
+    "Replicas",
     "ServingClient",
     "Signature",
     "TensorInfo",

@@ -1,0 +1,235 @@
+"""Many TensorFlow Servings behind one gateway: killed, hung, new, gone, or without the model."""
+
+import asyncio
+import socket
+
+import grpc
+import numpy as np
+import pytest
+
+from gateway import errors
+from gateway.tfserving import PredictCall, Replicas, ServingClient, encode_predict
+
+CALL = PredictCall("colors", "serving_default", "inputs", ("detection_scores",))
+MESSAGE = encode_predict(CALL, [np.zeros((4, 5, 3), np.uint8)])
+
+
+async def predict(replicas, timeout=5.0):
+    return await replicas.predict(MESSAGE, model_name="colors", timeout=timeout)
+
+
+@pytest.fixture
+async def three(servings):
+    """Three fakes, and the replicas that stand for them."""
+    fakes = await servings(3)
+    replicas = await replicas_of([fake.address for fake in fakes])
+    yield fakes, replicas
+    await replicas.aclose()
+
+
+async def replicas_of(addresses) -> Replicas:
+    def make(address: str) -> ServingClient:
+        return ServingClient(address, max_message_bytes=1 << 20)
+
+    replicas = Replicas(addresses, make)
+    await replicas.start()
+    return replicas
+
+
+async def until(condition) -> None:
+    """Look at the state of another task until it is as wanted."""
+    while not condition():  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.01)
+
+
+def asked(fakes) -> list[int]:
+    return [len(fake.requests) for fake in fakes]
+
+
+async def test_the_one_with_the_fewest_calls_is_asked(three):
+    """Calls spread over idle replicas in turn, and past one that is busy."""
+    fakes, replicas = three
+    for _ in range(6):
+        await predict(replicas)
+    assert asked(fakes) == [2, 2, 2]
+    fakes[0].gate = asyncio.Event()
+    stuck = asyncio.ensure_future(predict(replicas))
+    await asyncio.sleep(0)
+    for _ in range(6):
+        await predict(replicas)
+    assert asked(fakes) == [3, 5, 5]
+    fakes[0].gate.set()
+    await stuck
+
+
+async def test_a_call_that_was_not_delivered_is_tried_on_another(three):
+    """The caller notices nothing; the replica gets no calls until it answers again."""
+    fakes, replicas = three
+    fakes[0].abort = (grpc.StatusCode.UNAVAILABLE, "queue full")
+    for _ in range(4):
+        await predict(replicas)
+    assert replicas.left_out == 1
+    assert asked(fakes) == [1, 2, 2]
+    fakes[0].abort = None
+    await until(lambda: not replicas.left_out)
+    await predict(replicas)
+    assert asked(fakes)[0] == 2
+
+
+async def test_killed_and_back(three, servings):
+    """A replica that is gone is left out; when it listens again, it is back."""
+    fakes, replicas = three
+    await fakes[1].stop()
+    for _ in range(6):
+        await predict(replicas)
+    assert replicas.left_out == 1
+    await fakes[1].start(fakes[1].address)
+    await until(lambda: not replicas.left_out)
+    for _ in range(3):
+        await predict(replicas)
+    assert asked(fakes)[1] > 0
+
+
+async def test_none_left(three):
+    """Then a call fails at once, and the first replica that returns is enough."""
+    fakes, replicas = three
+    for fake in fakes:
+        await fake.stop()
+    for _ in range(4):
+        with pytest.raises(errors.BackendUnavailableError):
+            await predict(replicas)
+    while replicas.left_out < 3:
+        with pytest.raises(errors.BackendUnavailableError):
+            await predict(replicas)
+    with pytest.raises(errors.BackendUnavailableError, match="no TensorFlow Serving"):
+        await predict(replicas)
+    await fakes[2].start(fakes[2].address)
+    await until(lambda: replicas.left_out < 3)
+    await predict(replicas)
+
+
+async def test_a_model_that_some_lack(three):
+    """Those that lack it are passed over for it, and only for it."""
+    fakes, replicas = three
+    del fakes[0].models["colors"]
+    for _ in range(4):
+        await predict(replicas)
+    assert asked(fakes) == [1, 2, 2]
+    assert replicas.left_out == 0
+    for fake in fakes[1:]:
+        fake.models.clear()
+    for _ in range(2):
+        with pytest.raises(errors.ModelNotFoundError):
+            await predict(replicas)
+    assert asked(fakes) == [1, 3, 3]
+
+
+async def test_names_of_models_are_not_kept_for_ever(three, monkeypatch):
+    """However many are made up, what is remembered of them is bounded."""
+    _, replicas = three
+    monkeypatch.setattr("gateway.tfserving.replicas.LACKS_KEPT", 3)
+    for n in range(10):
+        with pytest.raises(errors.ModelNotFoundError):
+            await replicas.metadata(f"no-{n}", timeout=5)
+    assert all(len(one.lacks) <= 3 for one in replicas._replicas.values())
+
+
+async def test_one_that_hangs_is_left_out(three, monkeypatch):
+    """Two calls that ran out of time, and it gets no more; haste of clients is not its fault."""
+    fakes, replicas = three
+    hung = fakes[0]
+    hung.gate, hung.status_gate = asyncio.Event(), asyncio.Event()
+    for seconds, left_out in ((2.0, 0), (0.05, 1)):
+        monkeypatch.setattr("gateway.tfserving.replicas.LATE_SECONDS", seconds)
+        late = 0
+        while late < 2:
+            try:
+                await predict(replicas, timeout=0.06)
+            except errors.DeadlineExceededError:
+                late += 1
+        assert replicas.left_out == left_out
+    before = asked(fakes)[0]
+    for _ in range(6):
+        await predict(replicas)
+    assert asked(fakes)[0] == before
+    hung.gate.set()
+    hung.status_gate.set()
+    await until(lambda: not replicas.left_out)
+
+
+async def test_retries_are_few(three):
+    """When calls fail everywhere, a tenth of them is retried, not all of them."""
+    fakes, replicas = three
+    replicas._retries = 0.0
+    for fake in fakes:
+        fake.abort = (grpc.StatusCode.UNAVAILABLE, "queue full")
+    replicas._leave_out = lambda replica: None
+    for _ in range(50):
+        with pytest.raises(errors.BackendUnavailableError):
+            await predict(replicas)
+    assert 53 <= sum(asked(fakes)) <= 55  # ten times a tenth is a little less than one
+
+
+async def test_refusals_are_not_retried(three):
+    """Nor is want of memory: another replica would be asked the same in vain."""
+    fakes, replicas = three
+    for status, details in [
+        (grpc.StatusCode.INVALID_ARGUMENT, "bad"),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "OOM when allocating"),
+    ]:
+        for fake in fakes:
+            fake.requests.clear()
+            fake.abort = (status, details)
+        with pytest.raises(errors.GatewayError):
+            await predict(replicas)
+        assert sum(asked(fakes)) == 1
+
+
+async def test_a_single_replica_is_never_left_out(serving):
+    """There is nobody else to ask."""
+    replicas = await replicas_of([serving.address])
+    serving.abort = (grpc.StatusCode.UNAVAILABLE, "gone")
+    for _ in range(3):
+        with pytest.raises(errors.BackendUnavailableError):
+            await predict(replicas)
+    serving.abort = None
+    await predict(replicas)
+    assert (replicas.count, replicas.left_out) == (1, 0)
+    await replicas.aclose()
+
+
+class Names:
+    """A DNS of its own: names and the machines they stand for."""
+
+    def __init__(self, monkeypatch, **machines):
+        self.machines = machines
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "getaddrinfo", self.look_up)
+
+    async def look_up(self, host, port, **_):
+        if host not in self.machines:
+            raise socket.gaierror
+        return [
+            (socket.AF_INET6 if ":" in ip else socket.AF_INET, 0, 0, "", (ip, port))
+            for ip in self.machines[host]
+        ]
+
+
+async def test_a_name_stands_for_many_and_is_looked_up_again(monkeypatch):
+    """New machines are asked, those that are gone are not; a DNS that fails changes nothing."""
+    monkeypatch.setattr("gateway.tfserving.replicas.RESOLVE_SECONDS", 0.01)
+    names = Names(monkeypatch, pool=["127.0.0.1", "127.0.0.2", "::1"], six=["::1"])
+    replicas = await replicas_of(["pool:1", "unix:/tmp/no", "six:2", "[::1]:3", "unknown:1"])
+
+    def known():
+        return set(replicas._replicas)
+
+    fixed = {"unix:/tmp/no", "[::1]:2", "[::1]:3"}
+    assert known() == {"127.0.0.1:1", "127.0.0.2:1"} | fixed
+    names.machines["pool"] = ["127.0.0.2", "127.0.0.3"]
+    await until(lambda: known() == {"127.0.0.2:1", "127.0.0.3:1"} | fixed)
+    del names.machines["pool"]
+    for _ in range(5):
+        await asyncio.sleep(0.01)
+    assert known() == {"127.0.0.2:1", "127.0.0.3:1"} | fixed
+    await replicas.aclose()
