@@ -100,16 +100,25 @@ def servers(results: Results) -> list[str]:
 
 
 def line(axes: Axes, name: str, x: list[float], y: list[float]) -> None:
-    """Draw one server's line, the gateway's wider."""
-    width = 2.8 if name.startswith("gateway") else 1.5
+    """Draw one server's line, the gateway's wider, a tuned peer's in dots and its own colour."""
     if not x:
         return
-    axes.plot(x, y, "o-", color=COLOURS.get(name), label=name, linewidth=width, markersize=4)
+    plain = name.removesuffix(", tuned")
+    axes.plot(
+        x,
+        y,
+        "o-" if plain == name else "D:",
+        color=COLOURS.get(plain),
+        fillstyle="full" if plain == name else "none",
+        label=name,
+        linewidth=2.8 if name.startswith("gateway") else 1.5,
+        markersize=5,
+    )
 
 
 def against_concurrency(results: Results) -> Figure:
     """Throughput, p50 and p99 against concurrency, with the floor's and the backend's limits."""
-    figure, (left, *latencies) = plt.subplots(1, 3, figsize=(15, 4.8), layout="constrained")
+    figure, (left, *latencies) = plt.subplots(1, 3, figsize=(16, 4.8), layout="constrained")
     for name in servers(results):
         model = "full" if name == "flask" else "ssd"
         found = rows(results, name, FAST, "concurrency", model=model, sizes=["640x480"])
@@ -122,7 +131,7 @@ def against_concurrency(results: Results) -> Figure:
     limit = cores * 1000 / targets.floor(results, "640x480", fixed=True)
     left.axhline(limit, color="black", linestyle=":", label=f"floor alone on {cores} cores")
     left.set(title="Throughput", ylabel="right answers a second", ylim=(0, None))
-    left.legend(fontsize=8)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     for axes in (left, *latencies):
         axes.set_xscale("log", base=2)
         axes.set_xlabel("concurrent clients")
@@ -134,10 +143,10 @@ def against_concurrency(results: Results) -> Figure:
 
 def cpu(results: Results) -> Figure:
     """CPU per request: the floor's stages, and on top what each server adds."""
-    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(11, 4.8), layout="constrained")
     base = next(r for r in results["floor"] if r["fixed"] and r["exact"] and r["size"] == "640x480")
     bars: dict[str, dict[str, float]] = {"floor": base["stages"]}
-    for name in reversed(servers(results)):
+    for name in sorted(servers(results), key=lambda name: (not name.startswith("gate"), name)):
         found = rows(results, name, FAST, "concurrency", model="ssd", sizes=["640x480"])
         if found:
             own = results["stages"]["640x480"] if name == "gateway" else base["stages"]
@@ -156,7 +165,7 @@ def cpu(results: Results) -> Figure:
     axes.margins(x=0.15)
     handles, labels = axes.get_legend_handles_labels()
     once = dict(zip(labels, handles, strict=True))
-    axes.legend(once.values(), once.keys(), fontsize=8, ncols=2)
+    figure.legend(once.values(), once.keys(), loc="outside right upper", fontsize=8)
     return figure
 
 
@@ -184,6 +193,8 @@ def goodput(results: Results) -> Figure:
     figure, axes = plt.subplots(figsize=(8, 4.8), layout="constrained")
     capacity = results["direct"][SLOWER]["throughput"]
     for name in servers(results):
+        if name not in COLOURS:
+            continue
         found = rows(results, name, SLOWER, "rate", sizes=["640x480"], deadline=DEADLINE)
         x = [row["rate"] / capacity for row in found]
         line(axes, name, x, [100 * row["throughput"] / capacity for row in found])

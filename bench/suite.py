@@ -191,7 +191,7 @@ class Suite:
         model = "full" if name == "flask" else "ssd"
         try:
             with servers.backend(FAST) as behind, servers.peer(name, behind, model) as service:
-                for concurrency in (1, 8, 32, 64) if self.full else (64,):
+                for concurrency in (1, 8, 32, 64) if self.full else (8, 64):
                     self.keep(service, behind, concurrency=concurrency, model=model)
                 if self.full and model == "ssd":
                     behind.change(cost=SLOW)
@@ -205,7 +205,8 @@ class Suite:
                     servers.backend(FAST) as behind,
                     servers.peer(name, behind, style="tuned") as service,
                 ):
-                    self.keep(service, behind, concurrency=64)
+                    for concurrency in (8, 64):
+                        self.keep(service, behind, concurrency=concurrency)
         except RuntimeError as error:
             self.say(f"{name} was not measured: {str(error)[-300:]}")
 
