@@ -24,7 +24,7 @@ from gateway.logs import configure_logs
 from gateway.metrics import Metrics
 from gateway.models import split_rows
 from gateway.schema import detections_json, parse_request
-from gateway.tfserving import PredictCall, encode_predict
+from gateway.tfserving import ModelChoice, PredictCall, encode_predict
 from gateway.tfserving.wire import parse_predict
 
 __all__ = ["main", "stages"]
@@ -32,7 +32,10 @@ __all__ = ["main", "stages"]
 FIXED = (300, 300)
 BATCH = 16
 CALL = PredictCall(
-    "ssd", "serving_default", "inputs", ("detection_boxes", "detection_scores", "detection_classes")
+    ModelChoice("ssd"),
+    "serving_default",
+    "inputs",
+    ("detection_boxes", "detection_scores", "detection_classes"),
 )
 
 
@@ -91,7 +94,10 @@ def stages(size: str, *, fixed: bool = True, seconds: float = 0.5) -> dict[str, 
         "read the answer": lambda: split_rows(parse_predict(message).outputs, BATCH),
         "threshold": each(rows, lambda row: row.above(0.4)),
         "write JSON": each(
-            rows, lambda _: detections_json(found, {}, controller_time=0.1, tfserve_time=0.1)
+            rows,
+            lambda _: detections_json(
+                found, {}, controller_time=0.1, tfserve_time=0.1, model_version=1
+            ),
         ),
         "metrics": each(rows, lambda _: count()),
         "log line": each(rows, lambda _: logger.info("request", extra={"request": fields})),

@@ -37,6 +37,8 @@ class Admission:
         self.waiting_for: Counter[str] = Counter()
         """The requests that wait and have named their model, by its name."""
         self._closed = False
+        self.closing = False
+        """Whether the house will soon take nobody in any more; nobody new should be sent."""
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -89,7 +91,7 @@ class Admission:
 
     def close(self) -> None:
         """Refuse everybody from now on."""
-        self._closed = True
+        self._closed = self.closing = True
 
     async def emptied(self) -> None:
         """Return when nobody is inside."""

@@ -49,13 +49,16 @@ def create_app(settings: Settings) -> web.Application:
 
 
 async def drain(app: web.Application) -> None:
-    """Refuse new requests, let those inside finish, and answer 503 to who is left in the end.
+    """Be unready, then refuse new requests, let those inside finish, and answer 503 to who is left.
 
-    Takes ``drain_timeout`` seconds and ``LAST_WORDS`` for the answers at most; again, no time.
+    Takes ``drain_delay`` and ``drain_timeout`` seconds and ``LAST_WORDS`` for the answers at most;
+    again, no time.
     """
     admission = app[ADMISSION]
-    if admission.closed:
+    if admission.closing:
         return
+    admission.closing = True
+    await asyncio.sleep(app[SETTINGS].drain_delay)
     admission.close()
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(admission.emptied(), app[SETTINGS].drain_timeout)

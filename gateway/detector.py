@@ -29,6 +29,7 @@ from gateway.imaging import decode_base64, open_picture
 from gateway.models import Catalog, Detection, ServedModel
 from gateway.predict import Backend, Lane, Picture, Predictor, Share
 from gateway.settings import Settings
+from gateway.tfserving import ModelChoice
 from gateway.threads import Threads
 
 __all__ = ["Detector", "Found", "Learnt", "Stages"]
@@ -70,10 +71,12 @@ class Stages(Protocol):
 
 
 class Found(NamedTuple):
-    """Detections, best first, and the seconds of the Predict call that carried the picture."""
+    """Detections, best first, the seconds of the Predict call that carried the picture, and the
+    version of the model that answered."""
 
     detections: list[Detection]
     tfserve_time: float
+    model_version: int
 
 
 class Detector:
@@ -92,7 +95,7 @@ class Detector:
         self._settings = settings
         self._stages = stages
         self.catalog = Catalog(
-            lambda name: backend.metadata(name, timeout=settings.request_timeout)
+            lambda choice: backend.metadata(choice, timeout=settings.request_timeout)
         )
         self._lanes: dict[str, Lane] = {}  # of each model the one that was last used
         self._dispatch = JustInTime(settings.max_in_flight, kind=_kind, upcoming=self._upcoming)
@@ -118,9 +121,9 @@ class Detector:
         return self._batcher.in_flight
 
     async def detect(
-        self, model_name: str, image: str, *, threshold: float, place: Place, deadline: float
+        self, choice: ModelChoice, image: str, *, threshold: float, place: Place, deadline: float
     ) -> Found:
-        """Find what ``model_name`` sees in the picture above ``threshold``.
+        """Find what the model sees in the picture above ``threshold``.
 
         Raises
         ------
@@ -128,14 +131,14 @@ class Detector:
             The image or the model is at fault, TensorFlow Serving is, or there is no room. The
             deadline is the caller's to enforce; here it only limits the call.
         """
-        place.waits_for(model_name)
-        self._refuse_what_would_be_late(model_name, place, deadline)
-        model = await self.catalog.get(model_name)
+        place.waits_for(choice.name)
+        self._refuse_what_would_be_late(choice.name, place, deadline)
+        model = await self.catalog.get(choice)
         try:
             return await self._detect(model, image, threshold, place, deadline)
         except (BackendRefusedError, BackendAnswerInvalidError):
             # Perhaps another version serves meanwhile, and wants to be asked in another way.
-            changed = await self.catalog.get(model_name)
+            changed = await self.catalog.get(choice)
             if changed == model:
                 raise
         return await self._detect(changed, image, threshold, place, deadline)
@@ -151,7 +154,7 @@ class Detector:
         self._lanes[model.call.model_name] = lane
         try:
             share = await self._batcher.submit(lane, Picture(payload, deadline, place))
-            return Found(share.row.above(threshold), share.seconds)
+            return Found(share.row.above(threshold), share.seconds, share.model_version)
         except BatcherClosedError:
             raise ShuttingDownError("the gateway is shutting down") from None
         except BatchFailedError as failure:
@@ -236,5 +239,7 @@ class Detector:
 
 
 def _kind(lane: Lane) -> Hashable:
-    """What is learnt of calls is learnt for a model and, to a factor of two, a size of picture."""
-    return lane.model.call.model_name, math.prod(lane.shape).bit_length()
+    """What is learnt of calls is learnt for a version of a model and, to a factor of two, a size of
+    picture."""
+    name, version = lane.model.call.model_name, lane.model.version
+    return name, version, math.prod(lane.shape).bit_length()

@@ -31,7 +31,7 @@ from gateway.keys import (
 )
 from gateway.metrics import CONTENT_TYPE
 from gateway.schema import detections_json, parse_request
-from gateway.tfserving import VersionState
+from gateway.tfserving import ModelChoice, VersionState
 
 __all__ = ["routes"]
 
@@ -69,7 +69,7 @@ async def image_detection(request: web.Request) -> web.Response:
                 reading = False
                 request[LOG_FIELDS]["model"] = wanted.model_name
                 found = await app[DETECTOR].detect(
-                    wanted.model_name,
+                    wanted.choice,
                     wanted.image,
                     threshold=wanted.threshold,
                     place=place,
@@ -88,6 +88,7 @@ async def image_detection(request: web.Request) -> web.Response:
         app[LABELS].get(wanted.model_name, {}),
         controller_time=asyncio.get_running_loop().time() - arrived,
         tfserve_time=found.tfserve_time,
+        model_version=found.model_version,
     )
     return web.Response(body=answer, content_type="application/json")
 
@@ -157,7 +158,7 @@ async def _describe(app: web.Application, name: str) -> dict[str, Any]:
         async with asyncio.timeout(READINESS_TIMEOUT):
             versions = await app[CLIENT].status(name, timeout=READINESS_TIMEOUT)
             described["versions"] = {str(one.version): one.state.name for one in versions}
-            model = await app[DETECTOR].catalog.get(name)
+            model = await app[DETECTOR].catalog.get(ModelChoice(name))
     except TimeoutError:
         return {**described, "problem": "TensorFlow Serving did not answer in time"}
     except GatewayError as error:
@@ -186,7 +187,7 @@ async def healthz(request: web.Request) -> web.Response:
 async def readyz(request: web.Request) -> web.Response:
     """Whether requests can be answered now; if not, why."""
     app = request.app
-    if app[ADMISSION].closed:
+    if app[ADMISSION].closing:
         return web.json_response({"ready": False, "reason": "shutting down"}, status=503)
     names = list(app[SETTINGS].models)
     states = dict(

@@ -14,6 +14,7 @@ from gateway.errors import BackendMemoryError, GatewayError, InputRefusedError
 from gateway.models import DetectionRow, ServedModel, split_rows
 from gateway.settings import Settings
 from gateway.tfserving import (
+    ModelChoice,
     ModelMetadata,
     PredictAnswer,
     encode_predict,
@@ -31,7 +32,7 @@ class Backend(Protocol):
     async def predict(self, request: bytes, *, model_name: str, timeout: float) -> PredictAnswer:
         """Run a serialised PredictRequest."""
 
-    async def metadata(self, model_name: str, *, timeout: float) -> ModelMetadata:
+    async def metadata(self, model: ModelChoice, *, timeout: float) -> ModelMetadata:
         """Ask for a model's signatures."""
 
 
@@ -55,6 +56,7 @@ class Share(NamedTuple):
 
     row: DetectionRow
     seconds: float
+    model_version: int
 
 
 Shares = list[Share | Exception]
@@ -185,7 +187,8 @@ class Predictor:
         finally:
             seconds = loop.time() - started
             self._predicted(call.model_name, seconds)
-        if answer.model_version not in (None, lane.model.version):
+        version = lane.model.version if answer.model_version is None else answer.model_version
+        if version != lane.model.version:
             self._outdated(lane.model)
         rows = split_rows(answer.outputs, size)
-        return [Share(row, seconds) for row, _ in zip(rows, pictures, strict=False)]
+        return [Share(row, seconds, version) for row, _ in zip(rows, pictures, strict=False)]

@@ -3,11 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import to_json
 
 from gateway.errors import InvalidJsonError, InvalidRequestError
 from gateway.models import Detection
+from gateway.tfserving import ModelChoice
 
 __all__ = ["DetectionRequest", "detections_json", "parse_request"]
 
@@ -27,9 +36,25 @@ class DetectionRequest(BaseModel):
 
     model_name: str = Field(min_length=1, max_length=256)
     image: str = Field(min_length=1)
+    model_version: Annotated[int | None, BeforeValidator(_no_boolean)] = Field(
+        None, ge=0, lt=1 << 63
+    )
+    version_label: str | None = Field(None, min_length=1, max_length=256)
     threshold: Annotated[float, BeforeValidator(_no_boolean)] = Field(
         DEFAULT_THRESHOLD, ge=0, le=1, allow_inf_nan=False
     )
+
+    @field_validator("version_label")
+    @classmethod
+    def _one_choice(cls, label: str | None, info: ValidationInfo) -> str | None:
+        if label is not None and info.data.get("model_version") is not None:
+            raise ValueError("cannot stand beside model_version")
+        return label
+
+    @property
+    def choice(self) -> ModelChoice:
+        """The model and, if one is asked for, its version."""
+        return ModelChoice(self.model_name, self.model_version, self.version_label)
 
 
 def parse_request(body: bytes) -> DetectionRequest:
@@ -63,6 +88,7 @@ def detections_json(
     *,
     controller_time: float,
     tfserve_time: float,
+    model_version: int,
 ) -> bytes:
     """The answer to ``POST /imageDetection``; times in seconds."""
     return to_json(
@@ -78,5 +104,6 @@ def detections_json(
             ],
             "controller_time": controller_time,
             "tfserve_time": tfserve_time,
+            "model_version": model_version,
         }
     )

@@ -142,8 +142,15 @@ class Settings(BaseSettings):
         lt=2048 * MIB,
         description="size of a gRPC message: batches are cut to it, larger answers are refused",
     )
+    drain_delay: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="seconds after SIGTERM in which requests are still taken while /readyz answers"
+        " 503, for balancers that take their time",
+    )
     drain_timeout: float = Field(
-        10.0, ge=0, le=3600, description="seconds that requests get to finish after SIGTERM"
+        10.0, ge=0, le=3600, description="seconds that requests then get to finish"
     )
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="log lines; auto is text on a terminal and JSON elsewhere"

@@ -123,6 +123,15 @@ class FakeServing(
         if self.abort is not None:
             await context.abort(*self.abort)
         model = self.models.get(spec.name)
+        if spec.version_label:
+            model = self.models.get(f"{spec.name}@{spec.version_label}")
+            if model is None:
+                await context.abort(
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                    f"Unrecognized servable version label: {spec.version_label}",
+                )
+        elif spec.HasField("version") and (model is None or model.version != spec.version.value):
+            model = self.models.get(f"{spec.name}:{spec.version.value}")
         if model is None:
             await context.abort(
                 grpc.StatusCode.NOT_FOUND, f"Servable not found for request: Latest({spec.name})"

@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import re
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,16 @@ def test_files_stay_small():
         if (lines := len(path.read_text().splitlines())) > 420
     }
     assert not long
+
+
+def test_the_tests_that_the_threat_model_names_are_there():
+    """Each defence in docs/security.md is shown by a test file that exists."""
+    text = (ROOT / "docs" / "security.md").read_text()
+    names = set(re.findall(r"`((?:\w+/)?test_\w+\.py)`", text))
+    assert len(names) > 8
+    there = {
+        str(path.relative_to(base))
+        for base in (ROOT / "tests", ROOT / "tests" / "gateway")
+        for path in base.rglob("test_*.py")
+    }
+    assert names <= there

@@ -18,6 +18,7 @@ METAVARS = {
     "tfserving": "HOST:PORT",
     "models": "NAME=LABELS",
     "request_timeout": "SECONDS",
+    "drain_delay": "SECONDS",
     "drain_timeout": "SECONDS",
     "workers": "PROCESSES",
     "max_in_flight": "CALLS",

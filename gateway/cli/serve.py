@@ -65,7 +65,11 @@ async def serve(settings: Settings, *, ready: Callable[[str], None]) -> None:
         with _stop_signal() as stop:
             ready(server_url(host, port))
             await stop.wait()
-        log.info("stopping: requests have %g s to finish", settings.drain_timeout)
+        log.info(
+            "stopping: requests are taken for %g s more, and then have %g s to finish",
+            settings.drain_delay,
+            settings.drain_timeout,
+        )
         await drain(app)
     finally:
         await runner.cleanup()

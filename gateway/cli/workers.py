@@ -65,7 +65,7 @@ class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "bind": server_url(settings.host, settings.port).removeprefix("http://"),
             "workers": settings.workers,
             "worker_class": "aiohttp.GunicornWebWorker",
-            "graceful_timeout": math.ceil(settings.drain_timeout + 3),
+            "graceful_timeout": math.ceil(settings.drain_delay + settings.drain_timeout + 3),
             "logger_class": _Logger,
             "when_ready": _announce,
             "post_fork": _take_turns,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gateway.errors import ModelUnsupportedError
-from gateway.tfserving import ModelMetadata, PredictCall, Signature, TensorInfo
+from gateway.tfserving import ModelChoice, ModelMetadata, PredictCall, Signature, TensorInfo
 
 __all__ = ["NUM_DETECTIONS", "REQUIRED_OUTPUTS", "ServedModel", "served_model"]
 
@@ -34,7 +34,7 @@ class ServedModel:
     batches: bool
 
 
-def served_model(model_name: str, metadata: ModelMetadata) -> ServedModel:
+def served_model(model: ModelChoice, metadata: ModelMetadata) -> ServedModel:
     """Choose the signature that detects objects, and read how its input is shaped.
 
     Raises
@@ -42,17 +42,17 @@ def served_model(model_name: str, metadata: ModelMetadata) -> ServedModel:
     ModelUnsupportedError
         No signature has the outputs of an object detector, or its input is of another kind.
     """
-    signature_name, signature = _choose(model_name, metadata.signatures)
+    signature_name, signature = _choose(str(model), metadata.signatures)
     if len(signature.inputs) != 1:
         raise ModelUnsupportedError(
-            f"model {model_name!r} takes {len(signature.inputs)} inputs, not one picture tensor"
+            f"{model} takes {len(signature.inputs)} inputs, not one picture tensor"
         )
     ((input_name, tensor),) = signature.inputs.items()
     outputs = [*REQUIRED_OUTPUTS]
     if NUM_DETECTIONS in signature.outputs:
         outputs.append(NUM_DETECTIONS)
-    call = PredictCall(model_name, signature_name, input_name, tuple(outputs))
-    where = f"input {input_name!r} of model {model_name!r}"
+    call = PredictCall(model, signature_name, input_name, tuple(outputs))
+    where = f"input {input_name!r} of {model}"
     if tensor.dtype == "string":
         size, batch = None, _string_batch(where, tensor)
     else:
@@ -64,13 +64,13 @@ def served_model(model_name: str, metadata: ModelMetadata) -> ServedModel:
     )
 
 
-def _choose(model_name: str, signatures: Mapping[str, Signature]) -> tuple[str, Signature]:
+def _choose(model: str, signatures: Mapping[str, Signature]) -> tuple[str, Signature]:
     for name in (*PREFERRED_SIGNATURES, *signatures):
         signature = signatures.get(name)
         if signature is not None and signature.outputs.keys() >= set(REQUIRED_OUTPUTS):
             return name, signature
     raise ModelUnsupportedError(
-        f"model {model_name!r} has no signature with the outputs {', '.join(REQUIRED_OUTPUTS)}"
+        f"{model} has no signature with the outputs {', '.join(REQUIRED_OUTPUTS)}"
     )
 
 

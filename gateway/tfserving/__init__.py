@@ -10,6 +10,7 @@ from gateway.tfserving.metadata import (
 )
 from gateway.tfserving.replicas import Replicas
 from gateway.tfserving.wire import (
+    ModelChoice,
     PredictAnswer,
     PredictCall,
     encode_predict,
@@ -17,6 +18,7 @@ from gateway.tfserving.wire import (
 )
 
 __all__ = [
+    "ModelChoice",
     "ModelMetadata",
     "PredictAnswer",
     "PredictCall",

@@ -25,7 +25,7 @@ from gateway.tfserving.metadata import (
     parse_metadata,
     parse_status,
 )
-from gateway.tfserving.wire import PredictAnswer, parse_predict
+from gateway.tfserving.wire import ModelChoice, PredictAnswer, parse_predict
 
 __all__ = ["ServingClient"]
 
@@ -78,20 +78,26 @@ class ServingClient:
 
     async def predict(self, request: bytes, *, model_name: str, timeout: float) -> PredictAnswer:
         """Send a serialised PredictRequest (see ``wire``)."""
-        return await self._call(self._predict, request, parse_predict, model_name, timeout)
+        what = str(ModelChoice(model_name))
+        return await self._call(self._predict, request, parse_predict, what, timeout)
 
-    async def metadata(self, model_name: str, *, timeout: float) -> ModelMetadata:
-        """Ask for the signatures of the version that serves now."""
-        spec = pb.ModelSpec(name=model_name)
+    async def metadata(self, model: ModelChoice, *, timeout: float) -> ModelMetadata:
+        """Ask for the signatures of the version that serves now, or of the one chosen."""
+        spec = pb.ModelSpec(name=model.name)
+        if model.version is not None:
+            spec.version.value = model.version
+        elif model.label is not None:
+            spec.version_label = model.label
         request = pb.GetModelMetadataRequest(model_spec=spec, metadata_field=["signature_def"])
         message = request.SerializeToString()
-        return await self._call(self._metadata, message, parse_metadata, model_name, timeout)
+        return await self._call(self._metadata, message, parse_metadata, str(model), timeout)
 
     async def status(self, model_name: str, *, timeout: float) -> list[VersionStatus]:
         """Ask for the state of each version, newest first."""
         request = pb.GetModelStatusRequest(model_spec=pb.ModelSpec(name=model_name))
         message = request.SerializeToString()
-        return await self._call(self._status, message, parse_status, model_name, timeout)
+        what = str(ModelChoice(model_name))
+        return await self._call(self._status, message, parse_status, what, timeout)
 
     async def aclose(self, grace: float | None = None) -> None:
         """Close the channel; calls that still run after ``grace`` seconds (none: at once) end with
@@ -107,13 +113,13 @@ class ServingClient:
         method: "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]",
         message: bytes,
         parse: Callable[[bytes], T],
-        model_name: str,
+        what: str,
         timeout: float,
     ) -> T:
         try:
             answer = await method(message, timeout=max(0.0, timeout))
         except grpc.aio.AioRpcError as error:
-            raise _translate(error, model_name) from error
+            raise _translate(error, what) from error
         except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:
             raise BackendUnavailableError(
                 "the connection to TensorFlow Serving is closed"
@@ -121,11 +127,12 @@ class ServingClient:
         return parse(answer)
 
 
-def _translate(error: grpc.aio.AioRpcError, model_name: str) -> GatewayError:
+def _translate(error: grpc.aio.AioRpcError, what: str) -> GatewayError:
     """Keep the meaning of a status (the facts behind this table are in docs/design.md)."""
     code, details = error.code(), error.details() or ""
-    if code is grpc.StatusCode.NOT_FOUND:
-        return ModelNotFoundError(f"TensorFlow Serving has no model {model_name!r} ready to use")
+    unknown_label = code is grpc.StatusCode.INVALID_ARGUMENT and "version label" in details
+    if code is grpc.StatusCode.NOT_FOUND or unknown_label:
+        return ModelNotFoundError(f"TensorFlow Serving has no {what} ready to use")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceededError("TensorFlow Serving did not answer in time")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:

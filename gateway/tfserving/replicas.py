@@ -21,7 +21,7 @@ from gateway.errors import (
 )
 from gateway.tfserving.client import ServingClient
 from gateway.tfserving.metadata import ModelMetadata, VersionStatus
-from gateway.tfserving.wire import PredictAnswer
+from gateway.tfserving.wire import ModelChoice, PredictAnswer
 
 __all__ = ["Replicas"]
 
@@ -53,8 +53,8 @@ class _Replica:
     lacks: dict[str, float] = field(default_factory=dict)
     """Models that it did not have, and the loop's time until which it is not asked again."""
 
-    def serves(self, model_name: str, now: float) -> bool:
-        return self.probe is None and self.lacks.get(model_name, now) <= now
+    def serves(self, what: str, now: float) -> bool:
+        return self.probe is None and self.lacks.get(what, now) <= now
 
 
 class Replicas:
@@ -104,26 +104,28 @@ class Replicas:
     async def predict(self, request: bytes, *, model_name: str, timeout: float) -> PredictAnswer:
         """See ``ServingClient.predict``."""
         return await self._call(
-            model_name,
+            str(ModelChoice(model_name)),
             timeout,
             lambda client, left: client.predict(request, model_name=model_name, timeout=left),
         )
 
-    async def metadata(self, model_name: str, *, timeout: float) -> ModelMetadata:
+    async def metadata(self, model: ModelChoice, *, timeout: float) -> ModelMetadata:
         """See ``ServingClient.metadata``."""
         return await self._call(
-            model_name, timeout, lambda client, left: client.metadata(model_name, timeout=left)
+            str(model), timeout, lambda client, left: client.metadata(model, timeout=left)
         )
 
     async def status(self, model_name: str, *, timeout: float) -> list[VersionStatus]:
         """See ``ServingClient.status``."""
         return await self._call(
-            model_name, timeout, lambda client, left: client.status(model_name, timeout=left)
+            str(ModelChoice(model_name)),
+            timeout,
+            lambda client, left: client.status(model_name, timeout=left),
         )
 
     async def _call(
         self,
-        model_name: str,
+        what: str,
         timeout: float,
         ask: Callable[[ServingClient, float], Awaitable[T]],
     ) -> T:
@@ -132,14 +134,14 @@ class Replicas:
         self._retries = min(RETRY_BURST, self._retries + RETRY_SHARE)
         tried: list[_Replica] = []
         failure: GatewayError | None = None
-        while (replica := self._choose(model_name, tried)) is not None:
+        while (replica := self._choose(what, tried)) is not None:
             tried.append(replica)
             try:
                 return await self._ask(replica, ask, deadline - loop.time())
             except ModelNotFoundError as error:
                 if len(replica.lacks) >= LACKS_KEPT:
                     replica.lacks.clear()  # names are the clients' to make up
-                replica.lacks[model_name] = loop.time() + LACKS_SECONDS
+                replica.lacks[what] = loop.time() + LACKS_SECONDS
                 failure = error
             except BackendMemoryError:
                 raise
@@ -149,8 +151,8 @@ class Replicas:
                     raise
                 self._retries -= 1
                 failure = error
-        if failure is None and self._lacking(model_name):
-            raise ModelNotFoundError(f"TensorFlow Serving has no model {model_name!r} ready to use")
+        if failure is None and self._lacking(what):
+            raise ModelNotFoundError(f"TensorFlow Serving has no {what} ready to use")
         raise failure or BackendUnavailableError("no TensorFlow Serving can be reached")
 
     async def _ask(
@@ -171,7 +173,7 @@ class Replicas:
         replica.late = 0
         return answer
 
-    def _choose(self, model_name: str, tried: Iterable[_Replica]) -> _Replica | None:
+    def _choose(self, what: str, tried: Iterable[_Replica]) -> _Replica | None:
         """Of those that may be asked, the one with the fewest calls running."""
         now = asyncio.get_running_loop().time()
         if len(self._replicas) == 1:
@@ -180,15 +182,14 @@ class Replicas:
         able = [
             replica
             for replica in self._replicas.values()
-            if replica not in tried and replica.serves(model_name, now)
+            if replica not in tried and replica.serves(what, now)
         ]
         return min(able, key=lambda replica: (replica.running, replica.used), default=None)
 
-    def _lacking(self, model_name: str) -> bool:
+    def _lacking(self, what: str) -> bool:
         """Whether some replica is there and the model is not."""
         return any(
-            replica.probe is None and model_name in replica.lacks
-            for replica in self._replicas.values()
+            replica.probe is None and what in replica.lacks for replica in self._replicas.values()
         )
 
     def _leave_out(self, replica: _Replica) -> None:

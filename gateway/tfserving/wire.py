@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -21,6 +21,7 @@ from gateway.tfserving import tfserving_pb2 as pb
 
 __all__ = [
     "MAX_ELEMENTS",
+    "ModelChoice",
     "PredictAnswer",
     "PredictCall",
     "encode_predict",
@@ -49,6 +50,21 @@ _DTYPES: Mapping[int, np.dtype[Any]] = {
 _WIRE_DTYPES = {dtype: number for number, dtype in _DTYPES.items()}
 
 
+class ModelChoice(NamedTuple):
+    """A model by name and, if not the latest, by the number or the label of a version."""
+
+    name: str
+    version: int | None = None
+    label: str | None = None
+
+    def __str__(self) -> str:
+        if self.version is not None:
+            return f"version {self.version} of model {self.name!r}"
+        if self.label is not None:
+            return f"version {self.label!r} of model {self.name!r}"
+        return f"model {self.name!r}"
+
+
 @dataclass(frozen=True)
 class PredictCall:
     """What a Predict call says beside its pictures: the model, its signature, the tensors by name.
@@ -56,10 +72,15 @@ class PredictCall:
     Without ``output_filter`` the server sends every output, which for a detector is megabytes.
     """
 
-    model_name: str
+    model: ModelChoice
     signature_name: str
     input_name: str
     output_filter: tuple[str, ...]
+
+    @property
+    def model_name(self) -> str:
+        """The model's name, of whichever version."""
+        return self.model.name
 
 
 @dataclass(frozen=True)
@@ -218,8 +239,13 @@ def _tensor_prefix(call: PredictCall, dtype: int, shape: tuple[int, ...], nbytes
 
 def _input_prefix(call: PredictCall, tensor_size: int) -> bytes:
     """All of a PredictRequest up to the TensorProto of ``tensor_size`` bytes that ends it."""
-    spec = _length_delimited(0x0A, call.model_name.encode())
+    name, version, label = call.model
+    spec = _length_delimited(0x0A, name.encode())
+    if version is not None:
+        spec += _length_delimited(0x12, b"\x08" + _varint(version) if version else b"")
     spec += _length_delimited(0x1A, call.signature_name.encode())
+    if label is not None:
+        spec += _length_delimited(0x22, label.encode())
     head = _length_delimited(0x0A, spec)
     for name in call.output_filter:
         head += _length_delimited(0x1A, name.encode())

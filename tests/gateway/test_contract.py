@@ -14,7 +14,7 @@ async def test_a_photograph_in_detections_out(gateway, ask, photo):
     """The answer has exactly the promised fields; x1 is left, y1 top, x2 right, y2 bottom."""
     status, answer = await ask(gateway, image=photo((70, 128, 64)))
     assert status == 200
-    assert answer.keys() == {"detections", "controller_time", "tfserve_time"}
+    assert answer.keys() == {"detections", "controller_time", "tfserve_time", "model_version"}
     assert answer["detections"] == [
         {
             "class_id": 7,

@@ -169,3 +169,17 @@ async def test_draining_takes_its_time_once(start, shows):
         await drain(gateway.app)
     writer.close()
     await writer.wait_closed()
+
+
+async def test_unready_before_it_refuses(start, ask):
+    """During drain_delay /readyz says no and requests are still answered; after it they are not."""
+    gateway = await start(drain_delay=3600)
+    draining = asyncio.ensure_future(drain(gateway.app))
+    await asyncio.sleep(0)
+    async with gateway.get("/readyz") as response:
+        assert (response.status, (await response.json())["reason"]) == (503, "shutting down")
+    assert (await ask(gateway))[0] == 200
+    draining.cancel()
+    another = await start(drain_delay=0.01)
+    await drain(another.app)
+    assert (await ask(another))[1]["code"] == "shutting_down"

@@ -136,3 +136,53 @@ async def test_status_of_grpc_is_not_lost_with_its_mates(gateway, serving, ask):
     answers = await asyncio.gather(*(ask(gateway) for _ in range(6)))
     assert {status for status, _ in answers} == {502}
     assert len({answer["request_id"] for _, answer in answers}) == 6
+
+
+async def test_a_version_may_be_asked_for(gateway, serving, ask, fake_model):
+    """By number or by label, each asked in its own way; the answer says which one served it."""
+    serving.models["colors"] = fake_model(version=3)
+    serving.models["colors:2"] = fake_model(version=2, input_name="input_tensor")
+    serving.models["colors@canary"] = fake_model(version=4, signature="detection_signature")
+    for body, version in [
+        ({}, 3),
+        ({"model_version": 2}, 2),
+        ({"version_label": "canary"}, 4),
+        ({"model_version": 3}, 3),
+        ({}, 3),
+    ]:
+        status, answer = await ask(gateway, **body)
+        assert (status, answer["model_version"]) == (200, version)
+    answers = await asyncio.gather(
+        *(ask(gateway, model_version=version) for version in [2, 3] * 10)
+    )
+    assert [answer["model_version"] for _, answer in answers] == [2, 3] * 10
+
+
+async def test_a_version_that_is_not_there(gateway, ask):
+    """404 names the version, whether it was asked for by number or by label."""
+    for body, named in [
+        ({"model_version": 9}, "version 9 of model 'colors'"),
+        ({"version_label": "canary"}, "version 'canary' of model 'colors'"),
+    ]:
+        status, answer = await ask(gateway, **body)
+        assert (status, answer["code"]) == (404, "model_not_found")
+        assert named in answer["message"]
+    assert (await ask(gateway))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"model_version": -1}, "model_version"),
+        ({"model_version": True}, "model_version"),
+        ({"model_version": 1 << 63}, "model_version"),
+        ({"model_version": 1.5}, "model_version"),
+        ({"version_label": ""}, "version_label"),
+        ({"model_version": 1, "version_label": "canary"}, "version_label"),
+    ],
+)
+async def test_a_version_that_is_none(gateway, ask, body, field):
+    """422 names the field."""
+    status, answer = await ask(gateway, **body)
+    assert status == 422
+    assert list(answer["errors"]) == [field]

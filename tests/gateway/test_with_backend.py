@@ -8,9 +8,17 @@ import pytest
 from gateway import errors
 from gateway.backend.server import BackendOptions, Server
 from gateway.models import served_model, split_rows
-from gateway.tfserving import ServingClient, VersionState, VersionStatus, encode_predict
+from gateway.tfserving import (
+    ModelChoice,
+    ServingClient,
+    VersionState,
+    VersionStatus,
+    encode_predict,
+)
 
 MODEL = Path(__file__).parents[2] / "examples" / "digits" / "model"
+
+DIGITS = ModelChoice("digits")
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["float_val", "tensor_content"])
@@ -34,7 +42,7 @@ async def test_a_batch_through_the_wire(address):
     assert await client.status("digits", timeout=60) == [
         VersionStatus(1, VersionState.AVAILABLE, "")
     ]
-    model = served_model("digits", await client.metadata("digits", timeout=60))
+    model = served_model(DIGITS, await client.metadata(DIGITS, timeout=60))
     assert (model.batches, model.size, model.encoded) == (True, None, False)
     rng = np.random.default_rng(1)
     pictures = [rng.integers(0, 255, (90, 120, 3), np.uint8) for _ in range(3)]
@@ -51,5 +59,5 @@ async def test_a_batch_through_the_wire(address):
         np.testing.assert_allclose(row.scores, alone.scores, atol=1e-4)
         np.testing.assert_allclose(row.boxes, alone.boxes, atol=1e-3)
     with pytest.raises(errors.ModelNotFoundError):
-        await client.metadata("ghost", timeout=60)
+        await client.metadata(ModelChoice("ghost"), timeout=60)
     await client.aclose()

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.errors import ModelUnsupportedError
 from gateway.models import ServedModel, served_model
-from gateway.tfserving import ModelMetadata, PredictCall, Signature, TensorInfo
+from gateway.tfserving import ModelChoice, ModelMetadata, PredictCall, Signature, TensorInfo
 
 DETECTION = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
 FLOAT = TensorInfo("out:0", "float", None)
@@ -19,7 +19,7 @@ def pixels(*shape, dtype="uint8", name="image_tensor:0") -> dict[str, TensorInfo
 
 
 def read(*signatures) -> ServedModel:
-    return served_model("ssd", ModelMetadata(3, dict(signatures)))
+    return served_model(ModelChoice("ssd"), ModelMetadata(3, dict(signatures)))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,11 @@ def test_inputs_that_are_fed(inputs, size, batches, encoded):
     """Open and fixed sizes and batches are told apart, for pixels and for encoded pictures."""
     model = read(("serving_default", signature(inputs)))
     assert model == ServedModel(
-        PredictCall("ssd", "serving_default", "inputs", DETECTION), 3, encoded, size, batches
+        PredictCall(ModelChoice("ssd"), "serving_default", "inputs", DETECTION),
+        3,
+        encoded,
+        size,
+        batches,
     )
 
 

@@ -11,6 +11,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
 from gateway import errors
 from gateway.tfserving import (
+    ModelChoice,
     PredictCall,
     ServingClient,
     Signature,
@@ -21,7 +22,9 @@ from gateway.tfserving import (
 )
 from gateway.tfserving.metadata import parse_metadata, parse_status
 
-CALL = PredictCall("colors", "serving_default", "inputs", ("detection_scores", "num_detections"))
+CALL = PredictCall(
+    ModelChoice("colors"), "serving_default", "inputs", ("detection_scores", "num_detections")
+)
 IMAGES = [np.full((4, 5, 3), 10 * n, np.uint8) for n in range(3)]
 
 
@@ -55,14 +58,14 @@ async def test_metadata(client, serving, fake_model):
     serving.models["odd"] = fake_model(
         version=4, signature="detection_signature", dtype=types_pb2.DT_STRING, shape=None
     )
-    metadata = await client.metadata("colors", timeout=5)
+    metadata = await client.metadata(ModelChoice("colors"), timeout=5)
     signature = metadata.signatures["serving_default"]
     assert isinstance(signature, Signature)
     assert signature.inputs == {
         "inputs": TensorInfo("image_tensor:0", "uint8", (None, None, None, 3))
     }
     assert "detection_boxes" in signature.outputs
-    odd = await client.metadata("odd", timeout=5)
+    odd = await client.metadata(ModelChoice("odd"), timeout=5)
     assert odd.version == 4
     assert odd.signatures["detection_signature"].inputs["inputs"].shape is None
 
@@ -104,7 +107,7 @@ async def test_statuses_keep_their_meaning(client, serving, status, expected):
     """Each status becomes the error that says the same; its location in the graph is not shown."""
     reason = "bad shape\n\t [[{{node map/while}}]] /models/ssd/1"
     serving.abort = (grpc.StatusCode[status], reason)
-    for call in (predict(client), client.metadata("colors", timeout=5)):
+    for call in (predict(client), client.metadata(ModelChoice("colors"), timeout=5)):
         with pytest.raises(errors.GatewayError) as caught:
             await call
         assert type(caught.value) is expected

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from gateway import errors
-from gateway.tfserving import PredictCall, Replicas, ServingClient, encode_predict
+from gateway.tfserving import ModelChoice, PredictCall, Replicas, ServingClient, encode_predict
 
-CALL = PredictCall("colors", "serving_default", "inputs", ("detection_scores",))
+CALL = PredictCall(ModelChoice("colors"), "serving_default", "inputs", ("detection_scores",))
 MESSAGE = encode_predict(CALL, [np.zeros((4, 5, 3), np.uint8)])
 
 
@@ -130,7 +130,7 @@ async def test_names_of_models_are_not_kept_for_ever(three, monkeypatch):
     monkeypatch.setattr("gateway.tfserving.replicas.LACKS_KEPT", 3)
     for n in range(10):
         with pytest.raises(errors.ModelNotFoundError):
-            await replicas.metadata(f"no-{n}", timeout=5)
+            await replicas.metadata(ModelChoice(f"no-{n}"), timeout=5)
     assert all(len(one.lacks) <= 3 for one in replicas._replicas.values())
 
 

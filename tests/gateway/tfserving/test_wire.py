@@ -12,16 +12,23 @@ from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import predict_pb2
 
 from gateway.errors import BackendAnswerInvalidError
-from gateway.tfserving import PredictCall, encode_predict, encode_predict_strings
+from gateway.tfserving import ModelChoice, PredictCall, encode_predict, encode_predict_strings
 from gateway.tfserving import tfserving_pb2 as pb
 from gateway.tfserving.wire import parse_predict, tensor_to_array
 
-CALL = PredictCall("ssd", "serving_default", "inputs", ("detection_boxes", "detection_scores"))
+CALL = PredictCall(
+    ModelChoice("ssd"), "serving_default", "inputs", ("detection_boxes", "detection_scores")
+)
 
 
 def official(call: PredictCall, tensor: tensor_pb2.TensorProto) -> predict_pb2.PredictRequest:
     request = predict_pb2.PredictRequest(output_filter=call.output_filter)
-    request.model_spec.name = call.model_name
+    name, version, label = call.model
+    request.model_spec.name = name
+    if version is not None:
+        request.model_spec.version.value = version
+    if label is not None:
+        request.model_spec.version_label = label
     request.model_spec.signature_name = call.signature_name
     request.inputs[call.input_name].CopyFrom(tensor)
     return request
@@ -47,7 +54,11 @@ def test_request_is_what_the_official_classes_write(shape, dtype, count):
 @given(
     call=st.builds(
         PredictCall,
-        model_name=st.text(max_size=200),
+        model=st.one_of(
+            st.builds(ModelChoice, st.text(max_size=200), st.none(), st.none()),
+            st.builds(ModelChoice, st.text(), st.integers(0, 2**63 - 1), st.none()),
+            st.builds(ModelChoice, st.text(), st.none(), st.text(min_size=1, max_size=200)),
+        ),
         signature_name=st.text(max_size=20),
         input_name=st.text(min_size=1, max_size=200),
         output_filter=st.lists(st.text(max_size=150), max_size=4).map(tuple),
