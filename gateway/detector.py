@@ -131,8 +131,8 @@ class Detector:
             The image or the model is at fault, TensorFlow Serving is, or there is no room. The
             deadline is the caller's to enforce; here it only limits the call.
         """
-        place.waits_for(choice.name)
         self._refuse_what_would_be_late(choice.name, place, deadline)
+        place.waits_for(choice.name)
         model = await self.catalog.get(choice)
         try:
             return await self._detect(model, image, threshold, place, deadline)
@@ -178,16 +178,18 @@ class Detector:
         """When a picture that comes now would be answered; -inf if nothing is known yet."""
         upcoming = self._upcoming()
         decoded = now + (upcoming.items + self._threads.count) * upcoming.interval
-        waiting = dict(self._admission.waiting_for)
-        ahead = {
-            name: Ahead(lane, waiting.get(name, 0), self._predictor.max_batch_size(lane))
-            for name, lane in self._lanes.items()
-        }
-        own = ahead.pop(model_name, None)
-        if own is None:
+        lane = self._lanes.get(model_name)
+        if lane is None:
             return -math.inf
+        waiting = self._admission.waiting_for
+        own = Ahead(lane, waiting.get(model_name, 0), self._predictor.max_batch_size(lane))
+        others = [
+            Ahead(other, items, self._predictor.max_batch_size(other))
+            for name, items in waiting.items()
+            if name != model_name and (other := self._lanes.get(name)) is not None
+        ]
         ready = decoded + (upcoming.company() - 1) * upcoming.interval
-        return self._dispatch.expected(own, ahead.values(), ready, now)
+        return self._dispatch.expected(own, others, ready, now)
 
     def learnt(self, model_name: str) -> Learnt | None:
         """What is known of a model's calls, those for its last picture's size; None if nothing."""

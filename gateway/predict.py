@@ -23,6 +23,7 @@ from gateway.tfserving import (
 
 __all__ = ["Backend", "Lane", "Picture", "Predictor", "Share"]
 
+CEILINGS = 1000  # that are remembered; the oldest goes
 PROBE_SECONDS = 60.0  # after which twice a ceiling is tried again
 
 
@@ -169,6 +170,8 @@ class Predictor:
             self._ceilings.pop(lane, None)
         else:
             self._ceilings[lane] = _Ceiling(size, asyncio.get_running_loop().time())
+            if len(self._ceilings) > CEILINGS:  # clients choose the shapes of some models
+                del self._ceilings[next(iter(self._ceilings))]
 
     async def _call(self, lane: Lane, pictures: list[Picture]) -> Shares:
         loop = asyncio.get_running_loop()

@@ -116,11 +116,12 @@ class Replicas:
         )
 
     async def status(self, model_name: str, *, timeout: float) -> list[VersionStatus]:
-        """See ``ServingClient.status``."""
+        """See ``ServingClient.status``; what those that can be reached know of the model."""
         return await self._call(
             str(ModelChoice(model_name)),
             timeout,
             lambda client, left: client.status(model_name, timeout=left),
+            enough=any,
         )
 
     async def _call(
@@ -128,32 +129,37 @@ class Replicas:
         what: str,
         timeout: float,
         ask: Callable[[ServingClient, float], Awaitable[T]],
+        enough: Callable[[Iterable[bool]], bool] = all,
     ) -> T:
+        """``enough`` of the replicas must be there and lack the model, for it to be not found."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         self._retries = min(RETRY_BURST, self._retries + RETRY_SHARE)
         tried: list[_Replica] = []
-        failure: GatewayError | None = None
+        failure: BackendUnavailableError | None = None
         while (replica := self._choose(what, tried)) is not None:
             tried.append(replica)
             try:
                 return await self._ask(replica, ask, deadline - loop.time())
-            except ModelNotFoundError as error:
+            except ModelNotFoundError:
                 if len(replica.lacks) >= LACKS_KEPT:
                     replica.lacks.clear()  # names are the clients' to make up
                 replica.lacks[what] = loop.time() + LACKS_SECONDS
-                failure = error
             except BackendMemoryError:
                 raise
             except BackendUnavailableError as error:
+                replica.lacks.pop(what, None)
                 self._leave_out(replica)
                 if failure is not None or self._retries < 1 or loop.time() >= deadline:
                     raise
                 self._retries -= 1
                 failure = error
-        if failure is None and self._lacking(what):
-            raise ModelNotFoundError(f"TensorFlow Serving has no {what} ready to use")
-        raise failure or BackendUnavailableError("no TensorFlow Serving can be reached")
+        lacking = [one.probe is None and what in one.lacks for one in self._replicas.values()]
+        if lacking and enough(lacking):
+            raise _not_found(what)
+        raise failure or BackendUnavailableError(
+            f"no TensorFlow Serving that may have {what} can be reached"
+        )
 
     async def _ask(
         self, replica: _Replica, ask: Callable[[ServingClient, float], Awaitable[T]], left: float
@@ -185,12 +191,6 @@ class Replicas:
             if replica not in tried and replica.serves(what, now)
         ]
         return min(able, key=lambda replica: (replica.running, replica.used), default=None)
-
-    def _lacking(self, what: str) -> bool:
-        """Whether some replica is there and the model is not."""
-        return any(
-            replica.probe is None and what in replica.lacks for replica in self._replicas.values()
-        )
 
     def _leave_out(self, replica: _Replica) -> None:
         if replica.probe is None and len(self._replicas) > 1:
@@ -233,6 +233,10 @@ class Replicas:
         closing = asyncio.get_running_loop().create_task(replica.client.aclose(grace))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
+
+
+def _not_found(what: str) -> ModelNotFoundError:
+    return ModelNotFoundError(f"TensorFlow Serving has no {what} ready to use")
 
 
 def _is_name(address: str) -> bool:

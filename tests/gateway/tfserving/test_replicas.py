@@ -124,6 +124,20 @@ async def test_a_model_that_some_lack(three):
     assert asked(fakes) == [1, 3, 3]
 
 
+async def test_a_model_that_only_a_lost_replica_had(three):
+    """That it is unknown cannot be said while the one that may have it is away."""
+    fakes, replicas = three
+    for fake in fakes[1:]:
+        fake.models.clear()
+    await predict(replicas)
+    await fakes[0].stop()
+    for _ in range(3):
+        with pytest.raises(errors.BackendUnavailableError):
+            await predict(replicas)
+    with pytest.raises(errors.ModelNotFoundError):  # what can be reached is there, and says so
+        await replicas.status("colors", timeout=5)
+
+
 async def test_names_of_models_are_not_kept_for_ever(three, monkeypatch):
     """However many are made up, what is remembered of them is bounded."""
     _, replicas = three
