@@ -18,6 +18,8 @@ __all__ = ["Answer", "Device", "Oracle", "VirtualLoop", "run_virtually", "simula
 
 T = TypeVar("T")
 
+TICK = 1e-9  # seconds; as good as none
+
 
 class VirtualLoop(asyncio.SelectorEventLoop):
     """Waiting takes no time: when nothing is ready, the clock jumps to the next timer.
@@ -75,6 +77,8 @@ class Device:
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
         self._free = [0.0] * self.slots
+        self.started = 0
+        """Calls that it has been told of."""
 
     def capacity(self, max_batch_size: int) -> float:
         """Items a second, at full batches."""
@@ -89,6 +93,7 @@ class Device:
         """Give the items back when the device has run them; to be a batcher's ``process``."""
         loop = asyncio.get_running_loop()
         self._free = (self._free + [0.0] * self.slots)[: self.slots]
+        self.started += 1
         slot = self._free.index(min(self._free))
         factor = math.exp(self._random.gauss(-(self.sigma**2) / 2, self.sigma))
         start = max(loop.time() + self.there, self._free[slot])
@@ -102,13 +107,17 @@ class Oracle:
 
     def __init__(self, device: Device) -> None:
         self._device = device
+        self._sent = 0
 
     def next(self, lanes: Sequence[L], now: float) -> tuple[L, float]:
         """See :meth:`Dispatch.next`."""
+        if self._sent > self._device.started:  # the device is to hear of it in this very tick
+            return lanes[0], now + TICK
         return lanes[0], self._device.free - self._device.there
 
     def sent(self, lane: Lane, size: int, now: float) -> None:
         """See :meth:`Dispatch.sent`."""
+        self._sent += 1
 
     def ended(self, call: Any, now: float, *, failed: bool) -> None:
         """See :meth:`Dispatch.ended`."""
