@@ -71,7 +71,8 @@ class CallCost:
         self.a = self.b = self.overlap = 0.0
         self.slots = 1
         self.noise = 0.3
-        """Relative standard deviation of a call's time."""
+        """Standard deviation of the device's time for a call, relative to it."""
+        self._error = 0.3  # the same of a call's whole time, which is what is seen
         self.fits = 0
         self.deepest = 0
         """Most calls that one of those looked at found in flight when it left."""
@@ -97,7 +98,7 @@ class CallCost:
             self._samples.clear()
             self._samples.extend(odd for odd, _ in self._odd)
             self._odd.clear()
-            self.noise = 0.1
+            self._error = 0.1
             self._fit(now)
             return
         self._odd.clear()
@@ -108,7 +109,7 @@ class CallCost:
     def _is_odd(self, sample: Sample) -> bool:
         expected = max(self.overlap, sample.ready(self.slots)) + self.service(sample.size)
         error = (sample.seconds - expected) / expected
-        if abs(error) <= max(ODD, ODD_IN_NOISE * self.noise):
+        if abs(error) <= max(ODD, ODD_IN_NOISE * self._error):
             return False
         longer = error > 0
         self._odd = [odd for odd in self._odd if odd[1] is longer]
@@ -144,8 +145,9 @@ class CallCost:
             best = max(good, key=lambda fit: fit.overlap)
         else:
             best = min(good, key=lambda fit: abs(fit.overlap - self.overlap))
-        self.slots, self.noise = slots, max(EXACT, math.sqrt(least))
+        self.slots, self._error = slots, max(EXACT, math.sqrt(least))
         self.overlap, self.a, self.b = best.overlap, best.a, best.b
+        self.noise = self._deviation(rows[slots])
 
     def _refine(self, rows: list[_Row], fits: list[_Fit], step: float) -> list[_Fit]:
         """The same fits, one at the overlap as it was, and more of them around the best."""
@@ -155,6 +157,16 @@ class CallCost:
             best = min(fits, key=lambda fit: fit.error).overlap
             fits += [self._solve(rows, near) for near in (best - step, best + step) if near >= 0]
         return fits
+
+    def _deviation(self, rows: list[_Row]) -> float:
+        """Of the device's time: the rest of a call, however long, adds nothing to it."""
+        total = square = 0.0
+        for size, seconds, ready, weight in rows:
+            service = self.service(size)
+            missed = seconds - max(ready, self.overlap) - service
+            total += weight
+            square += weight * (missed / service) ** 2
+        return min(1.0, max(EXACT, math.sqrt(square / total)))
 
     def _solve(self, rows: list[_Row], overlap: float) -> _Fit:
         """The best a and b for this overlap, none of them negative."""
@@ -173,7 +185,7 @@ class CallCost:
         mean = max(wy / w, 0.0)
         scale = mean / before if (before := self.a + self.b * wn / w) > 0 else 0.0
         if spread > LITTLE_SPREAD * w * wnn:
-            hold = KEEP_SHAPE * w * wnn * self.noise**2 if scale else 0.0
+            hold = KEEP_SHAPE * w * wnn * self._error**2 if scale else 0.0
             b = (w * wny - wn * wy + hold * self.b * scale) / (spread + hold)
         else:  # all sizes are alike: how a and b share the time cannot be seen
             b = self.b * scale
