@@ -113,13 +113,16 @@ class JustInTime:
         upcoming, turns = self._upcoming(), self._turns
         company = upcoming.company()
         if company > 1:
-            ready = [lane for lane in lanes if lane.depth >= min(company, lane.max_batch_size)]
+            patience = company * upcoming.interval
+            ready = [
+                lane
+                for lane in lanes
+                if lane.depth >= min(company, lane.max_batch_size) or lane.oldest + patience <= now
+            ]
             if not ready:
                 lane = min(lanes, key=lambda lane: lane.oldest)
-                patient_until = lane.oldest + company * upcoming.interval
-                if patient_until > now:
-                    return lane, patient_until
-            lanes = ready or [lane]
+                return lane, lane.oldest + patience
+            lanes = ready
         lane = min(lanes, key=lambda lane: (turns.get(lane.key, self._turn), lane.oldest))
         return lane, self._leave_at(lane, now)
 

@@ -35,6 +35,7 @@ from gateway.threads import Threads
 __all__ = ["Detector", "Found", "Learnt", "Stages"]
 
 
+TRIAL_SECONDS = 1.0  # so often one is let in on trial: only from calls is seen that they are fast
 LATEST = 0.95  # of the time until the deadline: an answer that is expected later is refused
 
 
@@ -98,6 +99,7 @@ class Detector:
             lambda choice: backend.metadata(choice, timeout=settings.request_timeout)
         )
         self._lanes: dict[str, Lane] = {}  # of each model the one that was last used
+        self._admitted: dict[str, float] = {}  # when a request for each of them last was
         self._dispatch = JustInTime(settings.max_in_flight, kind=_kind, upcoming=self._upcoming)
         self._predictor = Predictor(
             backend, settings, predicted=stages.predicted, outdated=self.catalog.forget
@@ -216,12 +218,15 @@ class Detector:
         now = asyncio.get_running_loop().time()
         latest = now + (deadline - now) * LATEST * place.share
         expected = self.expected(model_name, now)
-        if expected > latest:
+        trial = now - self._admitted.get(model_name, -math.inf) >= TRIAL_SECONDS
+        if expected > latest and not trial:
             raise OverloadedError(
                 f"an answer would take {expected - now:.1f} s, longer than the request may wait",
                 reason="deadline",
                 retry_after=expected - latest,
             )
+        if model_name in self._lanes:
+            self._admitted[model_name] = now
 
     def _prepare(
         self, model: ServedModel, image: str, place: Place

@@ -110,7 +110,8 @@ class Predictor:
         if not lane.model.batches:
             return 1
         settings = self._settings
-        most = min(settings.max_batch_size, settings.max_message_bytes // math.prod(lane.shape))
+        fitting = max(1, settings.max_message_bytes // math.prod(lane.shape))
+        most = min(settings.max_batch_size, fitting)
         sizes = self._sizes(lane)
         return max((size for size in sizes if size <= most), default=sizes[0]) if sizes else most
 

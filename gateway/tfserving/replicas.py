@@ -193,7 +193,8 @@ class Replicas:
         return min(able, key=lambda replica: (replica.running, replica.used), default=None)
 
     def _leave_out(self, replica: _Replica) -> None:
-        if replica.probe is None and len(self._replicas) > 1:
+        known = self._replicas.get(replica.address) is replica  # else it is gone from the DNS
+        if known and replica.probe is None and len(self._replicas) > 1:
             replica.probe = asyncio.get_running_loop().create_task(self._probe(replica))
 
     async def _probe(self, replica: _Replica) -> None:

@@ -100,3 +100,23 @@ def test_closing_ends_the_wait(virtual):
         assert asyncio.get_running_loop().time() == pytest.approx(0.002)
 
     virtual(main())
+
+
+class Lane:
+    in_flight, max_batch_size = 0, 32
+
+    def __init__(self, key, depth, oldest):
+        self.key, self.depth, self.oldest = key, depth, oldest
+
+
+def test_patience_ends_beside_a_crowd():
+    """A key whose patience is over has its fair turn, however many others have company."""
+    dispatch = JustInTime(upcoming=lambda: Upcoming(48, 0.001))
+    crowd, rare = Lane("many", 32, 9.99), Lane("rare", 1, 0.0)
+    chosen = []
+    for _ in range(4):
+        lane, at = dispatch.next([crowd, rare], 10.0)
+        assert at <= 10.0
+        chosen.append(lane.key)
+        dispatch.ended(dispatch.sent(lane, lane.depth, 10.0), 10.01, failed=False)
+    assert "rare" in chosen

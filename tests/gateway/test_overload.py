@@ -8,8 +8,9 @@ from gateway.keys import DETECTOR
 
 
 @pytest.fixture
-def learnt(photo, ask):
+def learnt(photo, ask, monkeypatch):
     """Let a gateway learn of its backend, then have it believe in another cost of a call."""
+    monkeypatch.setattr("gateway.detector.TRIAL_SECONDS", 1e9)
 
     async def teach(gateway, seconds: float) -> None:
         for _ in range(3):
@@ -96,3 +97,24 @@ async def test_nobody_waits_in_the_books_once_all_is_done(gateway, ask):
         *(ask(gateway, image="%") for _ in range(5)),
     )
     assert not gateway.app[DETECTOR]._admission.waiting_for
+
+
+async def test_a_wrong_belief_does_not_last(start, learnt, ask, monkeypatch):
+    """Now and then one request is let in whatever is expected, and shows that it was wrong."""
+    gateway = await start(request_timeout=10)
+    await learnt(gateway, 30.0)
+    assert (await ask(gateway))[0] == 503
+    monkeypatch.setattr("gateway.detector.TRIAL_SECONDS", 0.0)
+    for _ in range(4):
+        assert (await ask(gateway))[0] == 200
+    monkeypatch.setattr("gateway.detector.TRIAL_SECONDS", 1e9)
+    assert (await ask(gateway))[0] == 200
+
+
+async def test_a_picture_larger_than_a_message(start, photo, ask):
+    """It goes alone, and what is reckoned for others stays sane."""
+    gateway = await start(max_message_bytes=1 << 20)
+    large = photo(size=(700, 600))  # 1.26 MB once decoded
+    answers = await asyncio.gather(*(ask(gateway, image=large) for _ in range(6)))
+    assert {status for status, _ in answers} == {200}
+    assert (await ask(gateway))[0] == 200
