@@ -238,7 +238,7 @@ class Batcher(Generic[K, T, R]):
         sent = self._dispatch.sent(lane, len(items), now)
         call.add_done_callback(partial(self._finish, lane, now, sent))
         if self._observer is not None:
-            self._observer.dispatched(lane.key, waits)
+            self._tell(self._observer.dispatched, lane.key, waits)
 
     def _finish(
         self,
@@ -252,15 +252,25 @@ class Batcher(Generic[K, T, R]):
         error = self._deliver(futures, call)
         now = asyncio.get_running_loop().time()
         self._dispatch.ended(sent, now, failed=error is not None)
-        if self._observer is not None:
-            self._observer.finished(lane.key, len(futures), now - started, error)
         self._drop_if_empty(lane)
         self._wake_at(-math.inf)
+        if self._observer is not None:
+            self._tell(self._observer.finished, lane.key, len(futures), now - started, error)
+
+    @staticmethod
+    def _tell(fact: Callable[..., None], *values: Any) -> None:
+        """Whatever an observer does, batches go on."""
+        try:
+            fact(*values)
+        except Exception as error:
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "an observer of the batcher raised", "exception": error}
+            )
 
     def _deliver(
         self, futures: list[asyncio.Future[R]], call: asyncio.Task[Sequence[R | Exception]]
     ) -> BaseException | None:
-        """Give each caller its own outcome; return what the call failed with, if it did."""
+        """Give each caller its own outcome; return what the call, or one of them, failed with."""
         if call.cancelled():
             error: BaseException | None = asyncio.CancelledError("the call was cancelled")
         else:
@@ -274,13 +284,13 @@ class Batcher(Generic[K, T, R]):
             self._fail(futures, BatchFailedError, cause=error)
             return error
         for future, result in outcomes:
-            if future.done():
-                continue
             if isinstance(result, Exception):
-                future.set_exception(result)
-            else:
+                error = error or result
+                if not future.done():
+                    future.set_exception(result)
+            elif not future.done():
                 future.set_result(result)
-        return None
+        return error
 
     @staticmethod
     def _fail(

@@ -51,7 +51,8 @@ class Dispatch(Protocol):
         """A batch of ``size`` items has left; what this returns comes back with ``ended``."""
 
     def ended(self, call: Any, now: float, *, failed: bool) -> None:
-        """A call has ended; ``failed`` when it ended without results."""
+        """A call has ended; ``failed`` when it ended without a result for some item, so that its
+        time may not be that of one ordinary call."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ K_contra = TypeVar("K_contra", bound=Hashable, contravariant=True)
 
 
 class Observer(Protocol[K_contra]):
-    """Receives facts as plain values, synchronously, on the loop: be brief and do not raise."""
+    """Receives facts as plain values, synchronously, on the loop: be brief. What it raises goes to
+    the loop's exception handler."""
 
     def dispatched(self, key: K_contra, waits: Sequence[float]) -> None:
         """A batch left; ``waits`` holds the seconds that each of its items had waited."""
@@ -18,4 +19,5 @@ class Observer(Protocol[K_contra]):
     def finished(
         self, key: K_contra, size: int, seconds: float, error: BaseException | None
     ) -> None:
-        """A call of ``size`` items ended after ``seconds``; ``error`` is what it failed with."""
+        """A call of ``size`` items ended after ``seconds``; ``error`` is what it, or one of its
+        items, failed with."""

@@ -102,7 +102,11 @@ class Detector:
         self._admitted: dict[str, float] = {}  # when a request for each of them last was
         self._dispatch = JustInTime(settings.max_in_flight, kind=_kind, upcoming=self._upcoming)
         self._predictor = Predictor(
-            backend, settings, predicted=stages.predicted, outdated=self.catalog.forget
+            backend,
+            settings,
+            self.catalog,
+            usual=self._usual,
+            predicted=stages.predicted,
         )
         self._batcher: Batcher[Lane, Picture, Share] = Batcher(
             self._predictor,
@@ -175,6 +179,11 @@ class Detector:
 
     def _upcoming(self) -> Upcoming:
         return Upcoming(self._threads.waiting, self._threads.interval)
+
+    def _usual(self, lane: Lane, size: int) -> float:
+        """Seconds that a call takes which finds the device free; 0 if that is not known."""
+        cost = self._dispatch.cost(lane)
+        return cost.overlap + cost.service(size) if cost.known else 0.0
 
     def expected(self, model_name: str, now: float) -> float:
         """When a picture that comes now would be answered; -inf if nothing is known yet."""

@@ -10,8 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.admission import Place
-from gateway.errors import BackendMemoryError, GatewayError, InputRefusedError
-from gateway.models import DetectionRow, ServedModel, split_rows
+from gateway.errors import (
+    BackendMemoryError,
+    DeadlineExceededError,
+    GatewayError,
+    InputRefusedError,
+)
+from gateway.models import Catalog, DetectionRow, ServedModel, split_rows
 from gateway.settings import Settings
 from gateway.tfserving import (
     ModelChoice,
@@ -30,8 +35,10 @@ PROBE_SECONDS = 60.0  # after which twice a ceiling is tried again
 class Backend(Protocol):
     """What is needed of TensorFlow Serving; ``tfserving.ServingClient`` is it."""
 
-    async def predict(self, request: bytes, *, model_name: str, timeout: float) -> PredictAnswer:
-        """Run a serialised PredictRequest."""
+    async def predict(
+        self, request: bytes, *, model: ModelChoice, timeout: float, usual: float
+    ) -> PredictAnswer:
+        """Run a serialised PredictRequest, which usually takes so many seconds (0: not known)."""
 
     async def metadata(self, model: ModelChoice, *, timeout: float) -> ModelMetadata:
         """Ask for a model's signatures."""
@@ -74,26 +81,33 @@ class _Ceiling:
 class Predictor:
     """Runs batches; to be a batcher's ``process``.
 
-    A batch that is refused for what is in it, or for want of memory, is asked again in halves. If
-    all of them succeed it was too large: batches are cut to what succeeded, until after a minute
-    twice as much is tried. If not, the pictures that are refused alone are at fault, alone.
+    A batch that is refused for what is in it, or for want of memory, is asked again in parts,
+    unless the model has changed: then all of it is refused. If all parts succeed it was too large:
+    batches are cut to what succeeded, until after a minute twice as much is tried. If not, the
+    pictures that are refused alone are at fault, alone.
 
-    ``predicted`` is told the model's name and the seconds of each call, ``outdated`` the model when
-    another version of it has answered.
+    ``usual`` tells the seconds that a call for so many pictures takes, 0 if that is not known.
+    ``predicted`` is told the model's name and the seconds of each call, and ``catalog`` is told to
+    forget a model when another version of it has answered.
+
+    A call may take ``request_timeout`` from when it leaves, even if all who wait for it have less
+    time: what it took is learnt all the same.
     """
 
     def __init__(
         self,
         backend: Backend,
         settings: Settings,
+        catalog: Catalog,
         *,
+        usual: Callable[[Lane, int], float],
         predicted: Callable[[str, float], None],
-        outdated: Callable[[ServedModel], None],
     ) -> None:
         self._backend = backend
         self._settings = settings
+        self._catalog = catalog
+        self._usual = usual
         self._predicted = predicted
-        self._outdated = outdated
         self._ceilings: dict[Lane, _Ceiling] = {}
 
     def max_batch_size(self, lane: Lane) -> int:
@@ -119,6 +133,10 @@ class Predictor:
         model = self._settings.models.get(lane.model.call.model_name)
         return model.batch_sizes if model else ()
 
+    def _padded(self, lane: Lane, size: int) -> int:
+        """What a call for ``size`` pictures carries."""
+        return min((one for one in self._sizes(lane) if one >= size), default=size)
+
     async def __call__(self, lane: Lane, pictures: list[Picture]) -> Shares:
         """A share or an error for each picture, in their order.
 
@@ -132,33 +150,39 @@ class Predictor:
         try:
             shares = await self._call(lane, pictures)
         except (InputRefusedError, BackendMemoryError):
-            if len(pictures) == 1:
+            if len(pictures) == 1 or await self._catalog.changed(lane.model):
                 raise
-            return await self._in_halves(lane, pictures)
+            return await self._in_parts(lane, pictures)
         ceiling = self._ceilings.get(lane)
         if ceiling is not None and len(pictures) > ceiling.size:
             self._learn_ceiling(lane, len(pictures))
         return shares
 
-    async def _in_halves(self, lane: Lane, pictures: list[Picture]) -> Shares:
+    async def _in_parts(self, lane: Lane, pictures: list[Picture]) -> Shares:
         largest = 0
+        loop = asyncio.get_running_loop()
 
         async def ask(part: list[Picture]) -> Shares:
             nonlocal largest
+            if all(picture.deadline <= loop.time() for picture in part):
+                return [DeadlineExceededError("the batch was refused until it was late")] * len(
+                    part
+                )
             try:
                 shares = await self._call(lane, part)
             except (InputRefusedError, BackendMemoryError) as error:
-                return [error] if len(part) == 1 else await halves(part)
+                return [error] if len(part) == 1 else await parts(part)
             except GatewayError as error:
                 return [error.renew() for _ in part]
             largest = max(largest, len(part))
             return shares
 
-        async def halves(part: list[Picture]) -> Shares:
-            middle = (len(part) + 1) // 2
-            return await ask(part[:middle]) + await ask(part[middle:])
+        async def parts(part: list[Picture]) -> Shares:
+            half = (len(part) + 1) // 2
+            first = max((size for size in self._sizes(lane) if size < len(part)), default=half)
+            return await ask(part[:first]) + await ask(part[first:])
 
-        shares = await halves(pictures)
+        shares = await parts(pictures)
         failed = [share for share in shares if isinstance(share, GatewayError)]
         if len(failed) == len(shares):
             raise failed[0]
@@ -167,6 +191,7 @@ class Predictor:
         return shares
 
     def _learn_ceiling(self, lane: Lane, size: int) -> None:
+        size = self._padded(lane, size)
         if size >= self._most(lane):
             self._ceilings.pop(lane, None)
         else:
@@ -179,20 +204,22 @@ class Predictor:
         call = lane.model.call
         encode = encode_predict_strings if lane.model.encoded else encode_predict
         payloads = [picture.payload for picture in pictures]
-        size = min((s for s in self._sizes(lane) if s >= len(payloads)), default=len(payloads))
+        size = self._padded(lane, len(payloads))
         payloads += payloads[-1:] * (size - len(payloads))
         message = encode(call, payloads)
         started = loop.time()
-        timeout = max(picture.deadline for picture in pictures) - started
         try:
             answer = await self._backend.predict(
-                message, model_name=call.model_name, timeout=timeout
+                message,
+                model=call.model,
+                timeout=self._settings.request_timeout,
+                usual=self._usual(lane, len(pictures)),
             )
         finally:
             seconds = loop.time() - started
             self._predicted(call.model_name, seconds)
         version = lane.model.version if answer.model_version is None else answer.model_version
         if version != lane.model.version:
-            self._outdated(lane.model)
+            self._catalog.forget(lane.model)
         rows = split_rows(answer.outputs, size)
         return [Share(row, seconds, version) for row, _ in zip(rows, pictures, strict=False)]

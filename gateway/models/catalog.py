@@ -57,6 +57,14 @@ class Catalog:
         if self._models.get(choice) == model:
             del self._models[choice]
 
+    async def changed(self, model: ServedModel) -> bool:
+        """Whether the model is another, or asked in another way, by what is said of it now."""
+        self.forget(model)
+        try:
+            return await self.get(model.call.model) != model
+        except GatewayError:
+            return False  # that is not known
+
     async def aclose(self) -> None:
         """End the fetches that run."""
         tasks = list(self._fetches.values())

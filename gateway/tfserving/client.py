@@ -76,10 +76,14 @@ class ServingClient:
         self._metadata = self._method("PredictionService/GetModelMetadata")
         self._status = self._method("ModelService/GetModelStatus")
 
-    async def predict(self, request: bytes, *, model_name: str, timeout: float) -> PredictAnswer:
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._channel.get_state() is grpc.ChannelConnectivity.READY
+
+    async def predict(self, request: bytes, *, model: ModelChoice, timeout: float) -> PredictAnswer:
         """Send a serialised PredictRequest (see ``wire``)."""
-        what = str(ModelChoice(model_name))
-        return await self._call(self._predict, request, parse_predict, what, timeout)
+        return await self._call(self._predict, request, parse_predict, str(model), timeout)
 
     async def metadata(self, model: ModelChoice, *, timeout: float) -> ModelMetadata:
         """Ask for the signatures of the version that serves now, or of the one chosen."""

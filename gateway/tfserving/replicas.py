@@ -1,15 +1,13 @@
 """Several TensorFlow Servings with the same models, seen as one.
 
-One channel each. A call goes to the replica that has the fewest calls running; one that cannot be
-reached, or lets calls run out of time, is left out until it answers again.
+One channel each. A call goes to the replica that will have done it first, as far as is known; one
+that cannot be reached, or lets calls run out of time, is left out until it answers again.
 """
 
 import asyncio
 import contextlib
-import ipaddress
-import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
 from gateway.errors import (
@@ -21,59 +19,57 @@ from gateway.errors import (
 )
 from gateway.tfserving.client import ServingClient
 from gateway.tfserving.metadata import ModelMetadata, VersionStatus
+from gateway.tfserving.names import is_name, look_up
+from gateway.tfserving.replica import FAILURES, Prepare, Replica
 from gateway.tfserving.wire import ModelChoice, PredictAnswer
 
 __all__ = ["Replicas"]
 
-PROBE_SECONDS = 0.3  # from one probe of a replica that is left out to the next
-PROBE_TIMEOUT = 1.0
 RESOLVE_SECONDS = 2.0  # from one look at the DNS to the next
-LACKS_SECONDS = 5.0  # for which a replica that has not a model is not asked for it
-LATE_CALLS = 2  # one after another that ran out of time, until a replica is left out
-LATE_SECONDS = 1.0  # that a call must have had for this; less may have been the client's haste
-LACKS_KEPT = 1000
+LOOKS = 5  # at the DNS, after which an address that was in none of them is gone
 GRACE = 30.0  # seconds for the calls of a replica that is gone from the DNS
-RETRY_SHARE = 0.1  # of all calls that may be retries, so that retries never make an outage worse
+RETRY_SHARE = 0.1  # of all calls that may be retries, so that they never make an outage worse
 RETRY_BURST = 10.0
+HALF = 0.5  # of its time that a call must have had, to be held against a replica when it runs out
+CALLS = 256  # that tell what is late
+CALLS_NEEDED = 64
+LATE = 0.99  # of them were faster than a late one
+LATE_AT_LEAST = 1.5  # times what such calls usually take
 
 T = TypeVar("T")
-
-
-@dataclass(eq=False)
-class _Replica:
-    address: str
-    client: ServingClient
-    running: int = 0
-    used: int = 0
-    """When it was last used, as a running number of calls."""
-    late: int = 0
-    """Calls that ran out of time since the last one that did not."""
-    probe: asyncio.Task[None] | None = None
-    """Runs while the replica is left out."""
-    lacks: dict[str, float] = field(default_factory=dict)
-    """Models that it did not have, and the loop's time until which it is not asked again."""
-
-    def serves(self, what: str, now: float) -> bool:
-        return self.probe is None and self.lacks.get(what, now) <= now
 
 
 class Replicas:
     """What ``ServingClient`` is, for many addresses: ``host:port``, where a name may stand for many
     machines and is looked up again every two seconds, or ``unix:/path``.
 
-    A call that could not be delivered is tried once more on another replica, while its time lasts
-    and as long as retries are no more than a tenth of all calls. Raises what ``ServingClient``
-    raises; BackendUnavailableError at once when no replica is left. A single replica is never left
-    out. Made and used on one event loop.
+    A call that could not be delivered is tried once more on another replica, while its time lasts.
+    With ``hedge``, a Predict call that takes longer than 99 of 100 is sent to another replica too,
+    and the first answer counts. Both together are no more than a tenth of all calls. ``prepare`` is
+    done with every replica before it gets calls, at the start as well as when it comes back.
+
+    Raises what ``ServingClient`` raises; BackendUnavailableError at once when no replica is left. A
+    single replica is never left out. Made and used on one event loop.
     """
 
-    def __init__(self, addresses: Sequence[str], make: Callable[[str], ServingClient]) -> None:
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        make: Callable[[str], ServingClient],
+        *,
+        hedge: bool = True,
+        prepare: Prepare | None = None,
+    ) -> None:
         self._addresses = addresses
         self._make = make
-        self._replicas: dict[str, _Replica] = {}
-        self._found: dict[str, list[str]] = {}
+        self._hedge = hedge
+        self._prepare = prepare
+        self._replicas: dict[str, Replica] = {}
+        self._found: dict[str, deque[list[str]]] = {}
         self._calls = 0
         self._retries = RETRY_BURST
+        self._ratios: deque[float] = deque(maxlen=CALLS)
+        self._late = 0.0
         self._resolver: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -85,12 +81,12 @@ class Replicas:
     @property
     def left_out(self) -> int:
         """Those of them that get no calls now."""
-        return sum(replica.probe is not None for replica in self._replicas.values())
+        return sum(replica.left_out for replica in self._replicas.values())
 
     async def start(self) -> None:
         """Look the names up once, and keep doing so."""
         await self._resolve()
-        if any(map(_is_name, self._addresses)):
+        if any(map(is_name, self._addresses)):
             self._resolver = asyncio.get_running_loop().create_task(self._keep_resolving())
 
     async def aclose(self) -> None:
@@ -101,114 +97,157 @@ class Replicas:
             self._drop(address, None)
         await asyncio.gather(*self._closing)
 
-    async def predict(self, request: bytes, *, model_name: str, timeout: float) -> PredictAnswer:
-        """See ``ServingClient.predict``."""
-        return await self._call(
-            str(ModelChoice(model_name)),
-            timeout,
-            lambda client, left: client.predict(request, model_name=model_name, timeout=left),
-        )
+    async def predict(
+        self, request: bytes, *, model: ModelChoice, timeout: float, usual: float = 0.0
+    ) -> PredictAnswer:
+        """See ``ServingClient.predict``; ``usual`` is what such a call takes, in seconds, if that
+        is known."""
+
+        async def ask(replica: Replica, left: float) -> PredictAnswer:
+            started = loop.time()
+            answer = await replica.client.predict(request, model=model, timeout=left)
+            if usual:
+                self._learn(replica, (loop.time() - started) / usual, loop.time())
+            return answer
+
+        loop = asyncio.get_running_loop()
+        tried: list[Replica] = []
+        what = ("predict", model)
+        call = self._call(what, timeout, ask, tried)
+        patience = self._late * usual
+        if not (self._hedge and 0 < patience < timeout and len(self._replicas) > 1):
+            return await call
+        tasks = [loop.create_task(call)]
+        try:
+            await asyncio.wait(tasks, timeout=patience)
+            may = self._retries >= 1 and self._choose(what, tried) is not None
+            if tasks[0].done() or not may:
+                return await tasks[0]
+            self._retries -= 1
+            slow = tried[-1]
+            tasks.append(loop.create_task(self._call(what, timeout - patience, ask, tried)))
+            best = await _first_answer(*tasks)
+            if not tasks[0].done():
+                self._failed(slow, silent=True)
+            return best.result()
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def metadata(self, model: ModelChoice, *, timeout: float) -> ModelMetadata:
         """See ``ServingClient.metadata``."""
         return await self._call(
-            str(model), timeout, lambda client, left: client.metadata(model, timeout=left)
+            ("metadata", model),
+            timeout,
+            lambda replica, left: replica.client.metadata(model, timeout=left),
         )
 
     async def status(self, model_name: str, *, timeout: float) -> list[VersionStatus]:
         """See ``ServingClient.status``; what those that can be reached know of the model."""
         return await self._call(
-            str(ModelChoice(model_name)),
+            ("status", ModelChoice(model_name)),
             timeout,
-            lambda client, left: client.status(model_name, timeout=left),
+            lambda replica, left: replica.client.status(model_name, timeout=left),
             enough=any,
         )
 
     async def _call(
         self,
-        what: str,
+        what: tuple[str, ModelChoice],
         timeout: float,
-        ask: Callable[[ServingClient, float], Awaitable[T]],
+        ask: Callable[[Replica, float], Awaitable[T]],
+        tried: list[Replica] | None = None,
         enough: Callable[[Iterable[bool]], bool] = all,
     ) -> T:
-        """``enough`` of the replicas must be there and lack the model, for it to be not found."""
+        """Ask one replica, and others if it has not the model or, once, if it was not reached.
+
+        ``enough`` of the replicas must be there and lack the model, for it to be not found.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         self._retries = min(RETRY_BURST, self._retries + RETRY_SHARE)
-        tried: list[_Replica] = []
+        tried = [] if tried is None else tried
         failure: BackendUnavailableError | None = None
         while (replica := self._choose(what, tried)) is not None:
             tried.append(replica)
+            left = deadline - loop.time()
             try:
-                return await self._ask(replica, ask, deadline - loop.time())
+                return await self._ask(replica, what, ask, left, timeout)
             except ModelNotFoundError:
-                if len(replica.lacks) >= LACKS_KEPT:
-                    replica.lacks.clear()  # names are the clients' to make up
-                replica.lacks[what] = loop.time() + LACKS_SECONDS
+                replica.has_not(what, loop.time())
             except BackendMemoryError:
                 raise
             except BackendUnavailableError as error:
-                replica.lacks.pop(what, None)
-                self._leave_out(replica)
-                if failure is not None or self._retries < 1 or loop.time() >= deadline:
+                late = loop.time() >= deadline
+                if failure is not None or self._retries < 1 or late:
                     raise
                 self._retries -= 1
                 failure = error
-        lacking = [one.probe is None and what in one.lacks for one in self._replicas.values()]
-        if lacking and enough(lacking):
-            raise _not_found(what)
+        now = loop.time()
+        if self._replicas and enough(
+            not one.left_out and one.lacks(what, now) for one in self._replicas.values()
+        ):
+            raise ModelNotFoundError(f"TensorFlow Serving has no {what[1]} ready to use")
         raise failure or BackendUnavailableError(
-            f"no TensorFlow Serving that may have {what} can be reached"
+            f"no TensorFlow Serving that may have {what[1]} can be reached"
         )
 
     async def _ask(
-        self, replica: _Replica, ask: Callable[[ServingClient, float], Awaitable[T]], left: float
+        self,
+        replica: Replica,
+        what: Hashable,
+        ask: Callable[[Replica, float], Awaitable[T]],
+        left: float,
+        timeout: float,
     ) -> T:
         self._calls += 1
         replica.used = self._calls
         replica.running += 1
         try:
-            answer = await ask(replica.client, left)
+            answer = await ask(replica, left)
         except DeadlineExceededError:
-            replica.late += left >= LATE_SECONDS
-            if replica.late >= LATE_CALLS:
-                self._leave_out(replica)
+            if left >= HALF * timeout:
+                self._failed(replica, silent=True)
+            raise
+        except BackendUnavailableError as error:
+            if not isinstance(error, BackendMemoryError):
+                self._failed(replica, lost=not replica.client.connected)
+            raise
+        except GatewayError:
+            replica.failures = 0
             raise
         finally:
             replica.running -= 1
-        replica.late = 0
+        replica.answered(what)
         return answer
 
-    def _choose(self, what: str, tried: Iterable[_Replica]) -> _Replica | None:
-        """Of those that may be asked, the one with the fewest calls running."""
+    def _choose(self, what: Hashable, tried: Sequence[Replica]) -> Replica | None:
+        """Of those that may be asked, the one that will be done first."""
         now = asyncio.get_running_loop().time()
-        if len(self._replicas) == 1:
-            [only] = self._replicas.values()
-            return None if only in tried else only
-        able = [
-            replica
-            for replica in self._replicas.values()
-            if replica not in tried and replica.serves(what, now)
-        ]
-        return min(able, key=lambda replica: (replica.running, replica.used), default=None)
+        left = [replica for replica in self._replicas.values() if replica not in tried]
+        if len(self._replicas) > 1:
+            # When all are left out, those that merely refused are better than none.
+            able = [one for one in left if not one.left_out] or (
+                [one for one in left if one.answers] if self.left_out == self.count else []
+            )
+            # When all lack the model, one is asked all the same: it may have it by now.
+            left = [one for one in able if not one.lacks(what, now)] or (able if not tried else [])
+        return min(left, key=lambda replica: (replica.load(now), replica.used), default=None)
 
-    def _leave_out(self, replica: _Replica) -> None:
+    def _failed(self, replica: Replica, *, lost: bool = False, silent: bool = False) -> None:
+        """A call got no answer: the connection is ``lost``, it was ``silent``, or it refused."""
+        replica.failures += 1
+        replica.answers = not (lost or silent)
         known = self._replicas.get(replica.address) is replica  # else it is gone from the DNS
-        if known and replica.probe is None and len(self._replicas) > 1:
-            replica.probe = asyncio.get_running_loop().create_task(self._probe(replica))
+        if known and len(self._replicas) > 1 and (lost or replica.failures >= FAILURES):
+            replica.leave_out(self._prepare if lost else None)
 
-    async def _probe(self, replica: _Replica) -> None:
-        """Ask until it answers, whatever: then it is there again."""
-        while True:
-            await asyncio.sleep(PROBE_SECONDS)
-            try:
-                await replica.client.status("", timeout=PROBE_TIMEOUT)
-            except (BackendUnavailableError, DeadlineExceededError):
-                continue
-            except GatewayError:
-                pass
-            replica.probe, replica.late = None, 0
-            return
+    def _learn(self, replica: Replica, ratio: float, now: float) -> None:
+        replica.took(ratio, now)
+        self._ratios.append(ratio)
+        if len(self._ratios) >= CALLS_NEEDED and self._calls % 16 == 0:
+            late = sorted(self._ratios)[int(LATE * len(self._ratios))]
+            self._late = max(late, LATE_AT_LEAST)
 
     async def _keep_resolving(self) -> None:
         while True:
@@ -218,44 +257,31 @@ class Replicas:
     async def _resolve(self) -> None:
         """Make a replica of each address that is new, and end those that are gone."""
         for address in self._addresses:
-            with contextlib.suppress(OSError):  # then it keeps what was found before
-                self._found[address] = await _look_up(address)
-        wanted = dict.fromkeys(found for many in self._found.values() for found in many)
+            with contextlib.suppress(OSError, UnicodeError):  # then nothing is known to be gone
+                looks = self._found.setdefault(address, deque(maxlen=LOOKS))
+                looks.append(await look_up(address))
+        lists = [found for looks in self._found.values() for found in looks]
+        wanted = dict.fromkeys(address for found in lists for address in found)
         for address in wanted:
             if address not in self._replicas:
-                self._replicas[address] = _Replica(address, self._make(address))
+                self._replicas[address] = replica = Replica(address, self._make(address))
+                if self._prepare is not None:
+                    replica.leave_out(self._prepare, pause=0.0)
         for address in set(self._replicas) - set(wanted):
             self._drop(address, GRACE)
 
     def _drop(self, address: str, grace: float | None) -> None:
         replica = self._replicas.pop(address)
-        if replica.probe is not None:
-            replica.probe.cancel()
+        replica.forget()
         closing = asyncio.get_running_loop().create_task(replica.client.aclose(grace))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
 
-def _not_found(what: str) -> ModelNotFoundError:
-    return ModelNotFoundError(f"TensorFlow Serving has no {what} ready to use")
-
-
-def _is_name(address: str) -> bool:
-    """Whether it must be looked up: neither a path nor the number of a machine."""
-    if address.startswith("unix:"):
-        return False
-    with contextlib.suppress(ValueError):
-        ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
-        return False
-    return True
-
-
-async def _look_up(address: str) -> list[str]:
-    """The addresses, in numbers, that a name stands for; OSError if it stands for none now."""
-    if not _is_name(address):
-        return [address]
-    host, _, port = address.rpartition(":")
-    found = await asyncio.get_running_loop().getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
-    old = [f"{place[0]}:{port}" for family, *_, place in found if family == socket.AF_INET]
-    new = [f"[{place[0]}]:{port}" for family, *_, place in found if family == socket.AF_INET6]
-    return old or new  # a machine that has both is one replica, not two
+async def _first_answer(first: asyncio.Task[T], second: asyncio.Task[T]) -> asyncio.Task[T]:
+    """The one that answers first, else the first, whose failure says more."""
+    await asyncio.wait((first, second), return_when=asyncio.FIRST_COMPLETED)
+    if any(task.done() and task.exception() is not None for task in (first, second)):
+        await asyncio.wait((first, second))
+    answered = (task for task in (first, second) if task.done() and task.exception() is None)
+    return next(answered, first)

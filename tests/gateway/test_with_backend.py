@@ -49,7 +49,7 @@ async def test_a_batch_through_the_wire(address):
 
     async def ask(batch):
         message = encode_predict(model.call, batch)
-        answer = await client.predict(message, model_name="digits", timeout=60)
+        answer = await client.predict(message, model=DIGITS, timeout=60)
         assert set(answer.outputs) == set(model.call.output_filter)
         return split_rows(answer.outputs, len(batch))
 

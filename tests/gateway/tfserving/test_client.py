@@ -37,7 +37,7 @@ async def client(serving):
 
 async def predict(client, timeout=5.0):
     message = encode_predict(CALL, IMAGES)
-    return await client.predict(message, model_name="colors", timeout=timeout)
+    return await client.predict(message, model=ModelChoice("colors"), timeout=timeout)
 
 
 @pytest.mark.parametrize("as_content", [False, True])

@@ -15,7 +15,7 @@ MESSAGE = encode_predict(CALL, [np.zeros((4, 5, 3), np.uint8)])
 
 
 async def predict(replicas, timeout=5.0):
-    return await replicas.predict(MESSAGE, model_name="colors", timeout=timeout)
+    return await replicas.predict(MESSAGE, model=ModelChoice("colors"), timeout=timeout)
 
 
 @pytest.fixture
@@ -63,17 +63,55 @@ async def test_the_one_with_the_fewest_calls_is_asked(three):
 
 
 async def test_a_call_that_was_not_delivered_is_tried_on_another(three):
-    """The caller notices nothing; the replica gets no calls until it answers again."""
+    """The caller notices nothing; after three in a row the replica gets no more for a while."""
     fakes, replicas = three
     fakes[0].abort = (grpc.StatusCode.UNAVAILABLE, "queue full")
     for _ in range(4):
         await predict(replicas)
-    assert replicas.left_out == 1
-    assert asked(fakes) == [1, 2, 2]
+    assert replicas.left_out == 0
+    while replicas.left_out < 1:
+        await predict(replicas)
+    assert asked(fakes)[0] == 3
+    for _ in range(4):
+        await predict(replicas)
+    assert asked(fakes)[0] == 3
     fakes[0].abort = None
     await until(lambda: not replicas.left_out)
+    for _ in range(3):
+        await predict(replicas)
+    assert asked(fakes)[0] == 4
+
+
+async def test_all_refuse(three):
+    """When all are left out for having refused, they are asked all the same: it may be over."""
+    fakes, replicas = three
+    for fake in fakes:
+        fake.abort = (grpc.StatusCode.RESOURCE_EXHAUSTED, "thread pool is full")
+    while replicas.left_out < 3:
+        with pytest.raises(errors.BackendUnavailableError, match="no room"):
+            await predict(replicas)
+    for fake in fakes:
+        fake.abort = None
+    assert replicas.left_out == 3
     await predict(replicas)
-    assert asked(fakes)[0] == 2
+
+
+async def test_one_that_refuses_again_and_again(three, monkeypatch):
+    """A replica that is let in and refuses as before waits twice as long for the next chance."""
+    monkeypatch.setattr("gateway.tfserving.replica.PROBE_SECONDS", 0.001)
+    fakes, replicas = three
+    refusing = next(iter(replicas._replicas.values()))
+    fakes[0].refuse = lambda _: (grpc.StatusCode.UNAVAILABLE, "queue full")
+    for relapses in (1, 2, 3):
+        replicas._retries = 10.0
+        while not refusing.left_out:
+            await predict(replicas)
+        assert refusing._relapses == relapses
+        await until(lambda: not refusing.left_out)
+    fakes[0].refuse = lambda _: None
+    while asked(fakes)[0] < 10:
+        await predict(replicas)
+    assert refusing._relapses == 0
 
 
 async def test_killed_and_back(three, servings):
@@ -121,7 +159,23 @@ async def test_a_model_that_some_lack(three):
     for _ in range(2):
         with pytest.raises(errors.ModelNotFoundError):
             await predict(replicas)
-    assert asked(fakes) == [1, 3, 3]
+    assert sum(asked(fakes)) == 8  # the second time one of them was asked, lest it has come back
+
+
+async def test_a_version_that_is_not_there(three):
+    """That a pinned version is missing says nothing of the model's others, nor of its status."""
+    fakes, replicas = three
+    pinned = ModelChoice("colors", 7)
+    call = PredictCall(pinned, "serving_default", "inputs", ("detection_scores",))
+    message = encode_predict(call, [np.zeros((4, 5, 3), np.uint8)])
+    with pytest.raises(errors.ModelNotFoundError, match="version 7"):
+        await replicas.predict(message, model=pinned, timeout=5)
+    await predict(replicas)
+    assert await replicas.status("colors", timeout=5)
+    for fake in fakes:
+        fake.models["colors:7"] = fake.models["colors"]
+    for _ in range(9):  # one of them is asked all the same
+        await replicas.predict(message, model=pinned, timeout=5)
 
 
 async def test_a_model_that_only_a_lost_replica_had(three):
@@ -141,27 +195,26 @@ async def test_a_model_that_only_a_lost_replica_had(three):
 async def test_names_of_models_are_not_kept_for_ever(three, monkeypatch):
     """However many are made up, what is remembered of them is bounded."""
     _, replicas = three
-    monkeypatch.setattr("gateway.tfserving.replicas.LACKS_KEPT", 3)
+    monkeypatch.setattr("gateway.tfserving.replica.LACKS_KEPT", 3)
     for n in range(10):
         with pytest.raises(errors.ModelNotFoundError):
             await replicas.metadata(ModelChoice(f"no-{n}"), timeout=5)
-    assert all(len(one.lacks) <= 3 for one in replicas._replicas.values())
+    assert all(len(one._lacks) <= 3 for one in replicas._replicas.values())
 
 
-async def test_one_that_hangs_is_left_out(three, monkeypatch):
-    """Two calls that ran out of time, and it gets no more; haste of clients is not its fault."""
+async def test_one_that_hangs_is_left_out(three):
+    """Three calls that ran out of time, and it gets no more until it answers."""
     fakes, replicas = three
     hung = fakes[0]
     hung.gate, hung.status_gate = asyncio.Event(), asyncio.Event()
-    for seconds, left_out in ((2.0, 0), (0.05, 1)):
-        monkeypatch.setattr("gateway.tfserving.replicas.LATE_SECONDS", seconds)
-        late = 0
-        while late < 2:
-            try:
-                await predict(replicas, timeout=0.06)
-            except errors.DeadlineExceededError:
-                late += 1
-        assert replicas.left_out == left_out
+    late = 0
+    while late < 3:
+        assert replicas.left_out == 0
+        try:
+            await predict(replicas, timeout=0.06)
+        except errors.DeadlineExceededError:
+            late += 1
+    assert replicas.left_out == 1
     before = asked(fakes)[0]
     for _ in range(6):
         await predict(replicas)
@@ -177,7 +230,7 @@ async def test_retries_are_few(three):
     replicas._retries = 0.0
     for fake in fakes:
         fake.abort = (grpc.StatusCode.UNAVAILABLE, "queue full")
-    replicas._leave_out = lambda replica: None
+    replicas._failed = lambda replica, **_: None
     for _ in range(50):
         with pytest.raises(errors.BackendUnavailableError):
             await predict(replicas)
@@ -232,6 +285,7 @@ class Names:
 async def test_a_name_stands_for_many_and_is_looked_up_again(monkeypatch):
     """New machines are asked, those that are gone are not; a DNS that fails changes nothing."""
     monkeypatch.setattr("gateway.tfserving.replicas.RESOLVE_SECONDS", 0.01)
+    monkeypatch.setattr("gateway.tfserving.replicas.LOOKS", 2)
     names = Names(monkeypatch, pool=["127.0.0.1", "127.0.0.2", "::1"], six=["::1"])
     replicas = await replicas_of(["pool:1", "unix:/tmp/no", "six:2", "[::1]:3", "unknown:1"])
 

@@ -1,0 +1,106 @@
+"""One TensorFlow Serving among several: what is known of it, and whether it gets calls."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, field
+
+from gateway.errors import BackendUnavailableError, DeadlineExceededError, GatewayError
+from gateway.tfserving.client import ServingClient
+
+__all__ = ["Prepare", "Replica"]
+
+PROBE_SECONDS = 0.3  # from one probe of a replica that is left out to the next
+PROBE_TIMEOUT = 1.0
+LONGEST_PAUSE = 5.0  # before the first probe of one that was let in again and again, in vain
+FAILURES = 3  # calls in a row without an answer, until a replica is left out
+LACKS_SECONDS = 5.0  # for which a replica that has not a model is not asked for it
+LACKS_KEPT = 1000
+LATELY = 0.1  # the weight of the last call in the mean
+FORGET_SECONDS = 5.0  # after which half of what was seen of an unused replica's pace is believed
+
+Prepare = Callable[[ServingClient], Awaitable[None]]
+"""What is done with a replica before it gets calls; must end, and must not raise."""
+
+
+@dataclass(eq=False)
+class Replica:
+    """A replica, with the calls that run on it. Made and used on one event loop."""
+
+    address: str
+    client: ServingClient
+    running: int = 0
+    used: int = 0
+    """When it was last used, as a running number of calls."""
+    failures: int = 0
+    """Calls in a row that ended without an answer."""
+    answers: bool = True
+    """Whether it can be reached, though it may refuse: not lost, and not silent."""
+    _relapses: int = 0
+    _pace: float = 0.0
+    _paced_at: float = 0.0
+    _probe: asyncio.Task[None] | None = None
+    _lacks: dict[Hashable, float] = field(default_factory=dict)
+
+    @property
+    def left_out(self) -> bool:
+        """Whether it gets no calls."""
+        return self._probe is not None
+
+    def lacks(self, what: Hashable, now: float) -> bool:
+        """Whether it had not ``what`` when last asked, a moment ago."""
+        return self._lacks.get(what, now) > now
+
+    def has_not(self, what: Hashable, now: float) -> None:
+        """It was asked for ``what`` and had it not."""
+        if len(self._lacks) >= LACKS_KEPT:
+            self._lacks.clear()  # names are the clients' to make up
+        self._lacks[what] = now + LACKS_SECONDS
+
+    def answered(self, what: Hashable) -> None:
+        """It was asked for ``what`` and answered."""
+        self.failures = self._relapses = 0
+        self.answers = True
+        self._lacks.pop(what, None)
+
+    def took(self, ratio: float, now: float) -> None:
+        """A call took ``ratio`` times what such calls usually take."""
+        pace = self._pace_now(now)
+        self._pace = pace + LATELY * (math.log2(max(ratio, 1e-3)) - pace)
+        self._paced_at = now
+
+    def load(self, now: float) -> float:
+        """When it would be done with one call more, in usual calls; half an octave is as good as
+        none, so that those alike take turns."""
+        return (self.running + 1) * math.exp2(round(2 * self._pace_now(now)) / 2)
+
+    def _pace_now(self, now: float) -> float:
+        return self._pace * math.exp2((self._paced_at - now) / FORGET_SECONDS)
+
+    def leave_out(self, prepare: Prepare | None, pause: float = PROBE_SECONDS) -> None:
+        """Give it no calls until it answers again and ``prepare`` is done."""
+        if self._probe is None:
+            pause = min(pause * 2**self._relapses, LONGEST_PAUSE)
+            self._relapses = min(self._relapses + 1, 8)
+            loop = asyncio.get_running_loop()
+            self._probe = loop.create_task(self._until_it_answers(prepare, pause))
+
+    def forget(self) -> None:
+        """It will not be used any more; its client is the caller's to close."""
+        if self._probe is not None:
+            self._probe.cancel()
+
+    async def _until_it_answers(self, prepare: Prepare | None, pause: float) -> None:
+        while True:
+            await asyncio.sleep(pause)
+            pause = PROBE_SECONDS
+            try:
+                await self.client.status("", timeout=PROBE_TIMEOUT)
+            except (BackendUnavailableError, DeadlineExceededError):
+                continue
+            except GatewayError:
+                pass  # that there is no model without a name, proves that it is there
+            if prepare is not None:
+                await prepare(self.client)
+            self._probe, self.failures, self.answers = None, 0, True
+            return

@@ -1,0 +1,215 @@
+"""The second replica that is asked when the first is late, and the one that is asked first."""
+
+import asyncio
+
+import grpc
+import numpy as np
+import pytest
+
+from gateway import errors
+from gateway.tfserving import ModelChoice, PredictCall, Replicas, ServingClient, encode_predict
+
+CALL = PredictCall(ModelChoice("colors"), "serving_default", "inputs", ("detection_scores",))
+MESSAGE = encode_predict(CALL, [np.zeros((4, 5, 3), np.uint8)])
+
+
+@pytest.fixture
+async def two(servings):
+    """Two fakes, and replicas that hold a call for late after a fiftieth of a second."""
+    fakes = await servings(2)
+    replicas = await replicas_of(fakes)
+    yield fakes, replicas
+    await replicas.aclose()
+
+
+async def replicas_of(fakes, **options) -> Replicas:
+    def make(address: str) -> ServingClient:
+        return ServingClient(address, max_message_bytes=1 << 20)
+
+    replicas = Replicas([fake.address for fake in fakes], make, **options)
+    await replicas.start()
+    replicas._late = 1.0
+    return replicas
+
+
+async def predict(replicas, usual=0.02, timeout=60.0):
+    return await replicas.predict(MESSAGE, model=CALL.model, timeout=timeout, usual=usual)
+
+
+async def until(condition) -> None:
+    """Look at the state of another task until it is as wanted."""
+    while not condition():  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.001)
+
+
+def asked(fakes) -> list[int]:
+    return [len(fake.requests) for fake in fakes]
+
+
+async def test_a_late_call_is_sent_to_another_too(two):
+    """The caller has the answer of the second, and nothing is left running of the first."""
+    fakes, replicas = two
+    fakes[0].gate = asyncio.Event()
+    await predict(replicas)
+    assert asked(fakes) == [1, 1]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert [one.running for one in replicas._replicas.values()] == [0, 0]
+    fakes[0].gate.set()
+
+
+async def test_one_that_is_always_late_is_left_out(two):
+    """Being outrun three times in a row is being silent."""
+    fakes, replicas = two
+    fakes[0].gate = fakes[0].status_gate = asyncio.Event()
+    while not replicas.left_out:
+        for replica in replicas._replicas.values():
+            replica._pace = 0.0
+        await predict(replicas)
+    assert asked(fakes)[0] == 3
+    await predict(replicas)
+    assert asked(fakes)[0] == 3
+    fakes[0].gate.set()
+
+
+async def test_the_first_may_still_win(two):
+    """What answers first counts; the second is given up."""
+    fakes, replicas = two
+    for fake in fakes:
+        fake.gate = asyncio.Event()
+    call = asyncio.ensure_future(predict(replicas))
+    for fake in fakes:
+        await fake.arrived.acquire()
+    fakes[0].gate.set()
+    await call
+    assert replicas.left_out == 0
+    assert [one.failures for one in replicas._replicas.values()] == [0, 0]
+    fakes[1].gate.set()
+
+
+async def test_a_second_that_fails_is_no_answer(two):
+    """Then the first is waited for; when both fail, what the first failed with is told."""
+    fakes, replicas = two
+    fakes[0].gate = asyncio.Event()
+    fakes[1].refuse = lambda _: (grpc.StatusCode.INVALID_ARGUMENT, "bad picture")
+    call = asyncio.ensure_future(predict(replicas))
+    await fakes[1].arrived.acquire()
+    fakes[0].gate.set()
+    await call
+    fakes[0].gate = asyncio.Event()
+    next(iter(replicas._replicas.values()))._pace = -9.0
+    fakes[0].refuse = lambda _: (grpc.StatusCode.INTERNAL, "broken")
+    call = asyncio.ensure_future(predict(replicas))
+    await fakes[1].arrived.acquire()
+    fakes[0].gate.set()
+    with pytest.raises(errors.BackendAnswerInvalidError, match="INTERNAL"):
+        await call
+
+
+async def test_a_caller_that_leaves_ends_both(two):
+    """Neither call goes on."""
+    fakes, replicas = two
+    for fake in fakes:
+        fake.gate = asyncio.Event()
+    call = asyncio.ensure_future(predict(replicas))
+    for fake in fakes:
+        await fake.arrived.acquire()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert [one.running for one in replicas._replicas.values()] == [0, 0]
+    for fake in fakes:
+        fake.gate.set()
+
+
+async def test_late_calls_share_the_budget_of_retries(two):
+    """When everything is late, a tenth is sent twice, not everything."""
+    fakes, replicas = two
+    replicas._retries = 0.0
+    for fake in fakes:
+        fake.gate = asyncio.Event()
+    calls = [asyncio.ensure_future(predict(replicas, usual=1e-4)) for _ in range(40)]
+    for _ in range(43):
+        await fakes[0].arrived.acquire() if fakes[0].arrived._value else await asyncio.sleep(0.001)
+    for fake in fakes:
+        fake.gate.set()
+    await asyncio.gather(*calls)
+    assert 40 <= sum(asked(fakes)) <= 45
+
+
+async def test_without_hedging(servings):
+    """Nothing is sent twice where that is not wanted, nor while nothing is known."""
+    fakes = await servings(2)
+    for options, usual in (({"hedge": False}, 1e-4), ({}, 0.0)):
+        replicas = await replicas_of(fakes, **options)
+        fakes[0].gate = asyncio.Event()
+        before = asked(fakes)
+        call = asyncio.ensure_future(predict(replicas, usual=usual))
+        await fakes[0].arrived.acquire()
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        fakes[0].gate.set()
+        await call
+        assert [now - then for now, then in zip(asked(fakes), before, strict=True)] == [1, 0]
+        await replicas.aclose()
+
+
+async def test_what_is_late_is_learnt(two):
+    """After some dozens of calls: what 99 of 100 were faster than, and never less than usual."""
+    _, replicas = two
+    replicas._late = 0.0
+    for n in range(64):
+        replicas._calls = 16
+        replica = next(iter(replicas._replicas.values()))
+        assert replicas._late == 0.0
+        replicas._learn(replica, 4.0 if n == 40 else 1.0, 0.0)
+    assert replicas._late == 4.0
+    for _ in range(256):
+        replicas._learn(replica, 0.5, 0.0)
+    assert replicas._late == 1.5
+
+
+async def test_a_slow_replica_gets_less(two):
+    """Idle replicas are asked in turn, but one that takes twice as long comes after one call of
+    the other, and after a while without calls is trusted again."""
+    _, replicas = two
+    slow, fast = replicas._replicas.values()
+    for replica, ratio in ((slow, 1.4), (fast, 0.7)):
+        for _ in range(50):
+            replica.took(ratio, 100.0)
+    assert slow.load(100.0) > fast.load(100.0)
+    fast.running = 1
+    assert slow.load(100.0) <= fast.load(100.0)
+    fast.running = 0
+    assert slow.load(160.0) == fast.load(160.0)
+
+
+async def test_prepared_before_it_gets_calls(servings):
+    """A replica is new, or was lost: it is made ready before others trust it."""
+    fakes = await servings(2)
+    ready, seen = asyncio.Event(), []
+
+    async def prepare(client: ServingClient) -> None:
+        seen.append(client)
+        await ready.wait()
+
+    replicas = await replicas_of(fakes, prepare=prepare)
+    assert replicas.left_out == 2
+    await predict(replicas)  # nobody is ready, so anybody is asked
+    await until(lambda: len(seen) == 2)
+    ready.set()
+    await until(lambda: not replicas.left_out)
+    ready.clear()
+    await fakes[0].stop()
+    while not replicas.left_out:
+        await predict(replicas, usual=0.0)
+    await fakes[0].start(fakes[0].address)
+    await until(lambda: len(seen) == 3)
+    for _ in range(4):
+        await predict(replicas)
+    assert replicas.left_out == 1
+    ready.set()
+    await until(lambda: not replicas.left_out)
+    await replicas.aclose()
