@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections import Counter
+from collections.abc import Hashable
 from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Literal, Self, get_args
@@ -34,8 +35,8 @@ class Admission:
         self._bytes = 0
         self._waiting = 0
         self._inside = 0
-        self.waiting_for: Counter[str] = Counter()
-        """The requests that wait and have named their model, by its name."""
+        self.waiting_for: Counter[Hashable] = Counter()
+        """The requests that wait and have said what for, by that."""
         self._closed = False
         self.closing = False
         """Whether the house will soon take nobody in any more; nobody new should be sent."""
@@ -105,7 +106,7 @@ class Place:
         self._admission = admission
         self.share = share
         """What it may use of each limit, 0..1."""
-        self._model_name: str | None = None
+        self._what: Hashable = None
         self._bytes = 0
         self._waiting = True
         self._left = False
@@ -135,23 +136,27 @@ class Place:
             house._bytes = others + nbytes
             self._bytes = nbytes
 
-    def waits_for(self, model_name: str) -> None:
-        """The request has named its model."""
-        if self._waiting and self._model_name is None:
-            self._model_name = model_name
-            self._admission.waiting_for[model_name] += 1
+    def waits_for(self, what: Hashable) -> None:
+        """From now on it is known what the request waits for; it may become better known."""
+        if self._waiting:
+            self._forget_what()
+            self._what = what
+            self._admission.waiting_for[what] += 1
 
     def sent(self) -> None:
         """The picture is with TensorFlow Serving: it waits no longer."""
-        if not self._waiting:
-            return
-        self._waiting = False
-        house, name = self._admission, self._model_name
-        house._waiting -= 1
-        if name is not None:
-            house.waiting_for[name] -= 1
-            if not house.waiting_for[name]:
-                del house.waiting_for[name]
+        if self._waiting:
+            self._waiting = False
+            self._admission._waiting -= 1
+            self._forget_what()
+
+    def _forget_what(self) -> None:
+        waiting, what = self._admission.waiting_for, self._what
+        if what is not None:
+            waiting[what] -= 1
+            if not waiting[what]:
+                del waiting[what]
+            self._what = None
 
     def __enter__(self) -> Self:
         return self

@@ -89,6 +89,7 @@ async def _detector(app: web.Application) -> AsyncIterator[None]:
     app[CLIENT] = client = Replicas(
         settings.addresses,
         lambda address: ServingClient(address, max_message_bytes=settings.max_message_bytes),
+        hedge=settings.hedging,
     )
     await client.start()
     threads = Threads(settings.decode_threads)

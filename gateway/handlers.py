@@ -65,6 +65,8 @@ async def image_detection(request: web.Request) -> web.Response:
     ):
         try:
             async with asyncio.timeout_at(deadline):
+                now = asyncio.get_running_loop().time()
+                app[DETECTOR].forecast.refuse_any(place, deadline, now)
                 wanted = parse_request(await _read_body(request, place))
                 reading = False
                 request[LOG_FIELDS]["model"] = wanted.model_name
@@ -174,7 +176,8 @@ async def _describe(app: web.Application, name: str) -> dict[str, Any]:
         },
         "batches": model.batches,
     }
-    if (learnt := app[DETECTOR].learnt(name)) is not None:
+    now = asyncio.get_running_loop().time()
+    if (learnt := app[DETECTOR].forecast.learnt(name, now)) is not None:
         described["learnt"] = learnt._asdict()
     return described
 

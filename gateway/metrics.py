@@ -14,7 +14,7 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from gateway.detector import Learnt
+from gateway.forecast import Learnt
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 

@@ -108,6 +108,11 @@ class Settings(BaseSettings):
         le=256,
         description="Predict calls that may run at the same time; how many are worth it is learnt",
     )
+    hedging: bool = Field(
+        True,
+        description="send a Predict call that is late (slower than 99 of 100) to a second replica"
+        " too; the first answer counts",
+    )
     max_queue_size: int = Field(
         1024,
         ge=1,
@@ -160,10 +165,10 @@ class Settings(BaseSettings):
     @field_validator("tfserving")
     @classmethod
     def _address(cls, value: str) -> str:
-        for address in value.split(","):
+        for address in map(str.strip, value.split(",")):
             if address.startswith("unix:"):
                 continue
-            host, colon, port = address.strip().rpartition(":")
+            host, colon, port = address.rpartition(":")
             if not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
                 raise ValueError("is not HOST:PORT, as in localhost:8500")
             if ":" in host and not (host.startswith("[") and host.endswith("]")):

@@ -175,14 +175,16 @@ def _cost(model: str, learnt: dict[str, Any], metrics: str) -> Cost:
 
     label = f'model="{re.escape(model)}"'
     decoded = total("gateway_decode_seconds_count", label)
-    answered = total("gateway_requests_total", "[^}]*")
+    replicas = total("gateway_replicas") - total("gateway_replicas_left_out")
+    cpu = total("process_cpu_seconds_total")  # which several workers do not tell
     return Cost(
         learnt["a"],
         learnt["b"],
         learnt["overlap"],
-        learnt["slots"],
+        max(1, round(learnt["slots"] / max(1.0, replicas))),  # of one of them
         learnt["noise"],
         learnt["max_batch_size"],
         total("gateway_decode_seconds_sum", label) / max(1.0, decoded),
-        total("process_cpu_seconds_total") / max(1.0, answered),
+        # Refused requests cost nearly nothing, and are not what is planned for.
+        cpu / total("gateway_decode_seconds_count", "[^}]*") if cpu else CPU_MS / 1000,
     )

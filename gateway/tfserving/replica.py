@@ -57,11 +57,15 @@ class Replica:
             self._lacks.clear()  # names are the clients' to make up
         self._lacks[what] = now + LACKS_SECONDS
 
+    def may_have(self, what: Hashable) -> None:
+        """What was known of ``what`` is old."""
+        self._lacks.pop(what, None)
+
     def answered(self, what: Hashable) -> None:
         """It was asked for ``what`` and answered."""
         self.failures = self._relapses = 0
         self.answers = True
-        self._lacks.pop(what, None)
+        self.may_have(what)
 
     def took(self, ratio: float, now: float) -> None:
         """A call took ``ratio`` times what such calls usually take."""

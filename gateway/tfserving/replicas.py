@@ -178,6 +178,7 @@ class Replicas:
             except BackendMemoryError:
                 raise
             except BackendUnavailableError as error:
+                replica.may_have(what)
                 late = loop.time() >= deadline
                 if failure is not None or self._retries < 1 or late:
                     raise

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batching import Batcher, BatchFailedError, FreeSlot, QueueFullError
+from batching import Batcher, BatchFailedError, FreeSlot, JustInTime, QueueFullError
 
 spawn = asyncio.ensure_future
 
@@ -278,3 +278,46 @@ def test_limits_that_make_no_sense_are_refused(gate, make, name):
     """A limit out of range is named when the object is made, not when it first bites."""
     with pytest.raises(ValueError, match=name):
         make(gate.process)
+
+
+def test_an_observer_that_raises_harms_nobody(virtual, gate, ticks):
+    """Batches go on; the loop's exception handler hears of it."""
+
+    class Ear:
+        def dispatched(self, *_: Any) -> None:
+            raise RuntimeError("dispatched")
+
+        def finished(self, *_: Any) -> None:
+            raise RuntimeError("finished")
+
+    async def main():
+        loop, told = asyncio.get_running_loop(), []
+        before = loop.get_exception_handler()
+        loop.set_exception_handler(lambda _, context: told.append(str(context["exception"])))
+        batcher = Batcher(gate.process, observer=Ear(), dispatch=FreeSlot(max_in_flight=1))
+        calls = [asyncio.ensure_future(batcher.submit("a", n)) for n in (1, 2)]
+        await ticks()
+        gate.finish(0)
+        await ticks()
+        assert await asyncio.gather(*calls) == [10, 20]
+        loop.set_exception_handler(before)
+        assert told == ["dispatched", "finished"]
+
+    virtual(main())
+
+
+def test_an_item_that_failed_is_told(virtual, gate, ticks):
+    """A call of which one item failed is no ordinary one: nothing is learnt of its time."""
+    dispatch = JustInTime()
+
+    async def main():
+        batcher = Batcher(gate.process, dispatch=dispatch)
+        calls = [asyncio.ensure_future(batcher.submit("a", n)) for n in (1, 2)]
+        await ticks()
+        gate.finish(0, [10, ValueError("two")])
+        await asyncio.wait(calls)
+        assert calls[0].result() == 10
+        assert str(calls[1].exception()) == "two"
+
+    virtual(main())
+    assert not dispatch.cost("a")._samples

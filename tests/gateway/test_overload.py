@@ -10,13 +10,13 @@ from gateway.keys import DETECTOR
 @pytest.fixture
 def learnt(photo, ask, monkeypatch):
     """Let a gateway learn of its backend, then have it believe in another cost of a call."""
-    monkeypatch.setattr("gateway.detector.TRIAL_SECONDS", 1e9)
+    monkeypatch.setattr("gateway.forecast.TRIAL_SECONDS", 1e9)
 
     async def teach(gateway, seconds: float) -> None:
         for _ in range(3):
             assert (await ask(gateway))[0] == 200
         detector = gateway.app[DETECTOR]
-        cost = detector._dispatch.cost(detector._lanes["colors"])
+        cost = detector._dispatch.cost(detector.forecast.usual("colors"))
         cost.a, cost.b, cost.overlap, cost.slots, cost.noise = seconds, 0.0, 0.0, 1, 0.0
 
     return teach
@@ -25,7 +25,9 @@ def learnt(photo, ask, monkeypatch):
 async def test_an_answer_that_would_be_late_is_refused_before_decoding(start, learnt, ask):
     """503 with the reason and the time after which to ask again, and not a look at the picture."""
     gateway = await start(request_timeout=10)
+    assert (await ask(gateway, model_name="missing"))[0] == 404
     await learnt(gateway, 30.0)
+    assert (await ask(gateway, model_name="missing"))[0] == 404
     response = await gateway.post(
         "/imageDetection", json={"model_name": "colors", "image": "no picture at all"}
     )
@@ -35,7 +37,49 @@ async def test_an_answer_that_would_be_late_is_refused_before_decoding(start, le
     assert response.headers["Retry-After"] == "22"  # 30 s less nine tenths of 9.5 s
     text = await (await gateway.get("/metrics")).text()
     assert 'gateway_rejected_total{reason="deadline"} 1.0' in text
-    assert (await ask(gateway, model_name="missing"))[0] == 404
+
+
+async def test_refused_before_the_body_is_read(start, learnt, ask):
+    """While requests are refused, others are before their bodies have come, if late anyway."""
+    gateway = await start(request_timeout=10)
+    await learnt(gateway, 30.0)
+    assert (await ask(gateway))[0] == 503
+    address = gateway.server.host, gateway.server.port
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(b"POST /imageDetection HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n")
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    assert head.startswith("HTTP/1.1 503 ")
+    assert "Retry-After: 22" in head
+    writer.close()
+
+
+async def test_a_model_that_is_fast_is_let_in_among_slow_ones(start, serving, learnt, ask):
+    """A request is not refused before its model is known, if that may be one with time enough."""
+    gateway = await start(request_timeout=10)
+    serving.models["fast"] = serving.models["colors"]
+    assert (await ask(gateway, model_name="fast"))[0] == 200
+    await learnt(gateway, 30.0)
+    assert (await ask(gateway))[0] == 503
+    assert (await ask(gateway, model_name="fast"))[0] == 200
+
+
+async def test_a_few_large_pictures_do_not_price_the_others(start, learnt, ask, photo):
+    """A model of open size: what a large picture costs is asked of the large ones alone."""
+    gateway = await start(request_timeout=10)
+    large = photo(size=(640, 480))
+    for image in (large, large, large):
+        assert (await ask(gateway, image=image))[0] == 200
+    await learnt(gateway, 0.0)
+    detector = gateway.app[DETECTOR]
+    for _ in range(6):
+        assert (await ask(gateway))[0] == 200
+    small = detector.forecast.usual("colors")
+    assert small.shape == (48, 64, 3)
+    assert (await ask(gateway, image=large))[0] == 200
+    assert detector.forecast.usual("colors") == small
+    cost = detector._dispatch.cost(small._replace(shape=(480, 640, 3)))
+    cost.a = cost.b = 99.0
+    assert (await ask(gateway))[0] == 200
 
 
 async def test_the_client_may_be_in_a_hurry(start, learnt, ask):
@@ -96,7 +140,7 @@ async def test_nobody_waits_in_the_books_once_all_is_done(gateway, ask):
         *(ask(gateway, model_name=name) for name in ["colors", "missing"] * 5),
         *(ask(gateway, image="%") for _ in range(5)),
     )
-    assert not gateway.app[DETECTOR]._admission.waiting_for
+    assert not gateway.app[DETECTOR].forecast._admission.waiting_for
 
 
 async def test_a_wrong_belief_does_not_last(start, learnt, ask, monkeypatch):
@@ -104,10 +148,10 @@ async def test_a_wrong_belief_does_not_last(start, learnt, ask, monkeypatch):
     gateway = await start(request_timeout=10)
     await learnt(gateway, 30.0)
     assert (await ask(gateway))[0] == 503
-    monkeypatch.setattr("gateway.detector.TRIAL_SECONDS", 0.0)
+    monkeypatch.setattr("gateway.forecast.TRIAL_SECONDS", 0.0)
     for _ in range(4):
         assert (await ask(gateway))[0] == 200
-    monkeypatch.setattr("gateway.detector.TRIAL_SECONDS", 1e9)
+    monkeypatch.setattr("gateway.forecast.TRIAL_SECONDS", 1e9)
     assert (await ask(gateway))[0] == 200
 
 

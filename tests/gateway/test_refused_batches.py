@@ -143,3 +143,62 @@ async def test_batch_sizes_of_a_compiled_model(start, serving, together):
         answer["detections"][0]["class_id"] for _, answer in await together(gateway, 7)
     ]
     assert {shape[0] for _, shape in serving.batches} == {2, 4}
+
+
+async def test_a_compiled_model_is_asked_in_its_own_sizes(start, serving, refuse, together):
+    """Parts are as large as the next smaller size that it knows; what is learnt is one of them."""
+    gateway = await start(max_in_flight=1, models={"colors": {"batch_sizes": [1, 4, 16]}})
+    refuse["most"] = 4
+    assert [status for status, _ in await together(gateway, 7)] == [200] * 7
+    assert sizes(serving) == [16, 4, 4]
+    assert [status for status, _ in await together(gateway, 7)] == [200] * 7
+    assert sizes(serving) == [4, 4]
+    ceilings = gateway.app[DETECTOR]._predictor._ceilings
+    assert [ceiling.size for ceiling in ceilings.values()] == [4]
+
+
+async def test_a_model_that_changed_is_asked_anew(start, serving, refuse, together, fake_model):
+    """A batch that was refused because the model's input has a new name is not taken apart."""
+    gateway = await start(max_in_flight=1)
+    assert (await together(gateway, 1))[0][0] == 200
+
+    def replace(images):
+        if serving.models["colors"].version == 1 and len(images) == 4:
+            serving.models["colors"] = fake_model(version=2, input_name="image")
+            return (grpc.StatusCode.INVALID_ARGUMENT, "input does not match signature")
+        return None
+
+    serving.refuse = replace
+    answers = await together(gateway, 4)
+    assert [status for status, _ in answers] == [200] * 4
+    assert {answer["model_version"] for _, answer in answers} == {2}
+    assert (sizes(serving)[0], sum(sizes(serving))) == (4, 8)
+
+
+async def test_nobody_is_asked_for_who_is_late(start, serving, refuse, together, monkeypatch):
+    """Of a batch that is refused, the parts for which nobody waits any more are not asked."""
+    gateway = await start(max_in_flight=1)
+    refuse["color"] = 0
+    predictor = gateway.app[DETECTOR]._predictor
+    call = predictor._call
+
+    async def late(lane, pictures):
+        try:
+            return await call(lane, pictures)
+        finally:
+            if len(pictures) == 4:
+                pictures[:] = [one._replace(deadline=0.0) for one in pictures]
+
+    monkeypatch.setattr(predictor, "_call", late)
+    assert {status for status, _ in await together(gateway, 4)} == {504}
+    assert sizes(serving) == [4]
+
+
+async def test_what_taking_apart_costs_is_not_learnt(start, refuse, together):
+    """The time of a batch that was asked in parts is not the time of a call."""
+    gateway = await start(max_in_flight=1)
+    refuse["color"] = 30
+    detector = gateway.app[DETECTOR]
+    await together(gateway, 7)
+    cost = detector._dispatch.cost(detector.forecast.usual("colors"))
+    assert [sample.size for sample in cost._samples] == [1]

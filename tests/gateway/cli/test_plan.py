@@ -83,7 +83,7 @@ async def test_from_a_running_gateway(start, ask, capsys):
     for _ in range(8):
         assert (await ask(gateway))[0] == 200
     detector = gateway.app[DETECTOR]
-    cost = detector._dispatch.cost(detector._lanes["colors"])
+    cost = detector._dispatch.cost(detector.forecast.usual("colors"))
     cost.a, cost.b, cost.overlap, cost.slots, cost.noise = 0.02, 0.002, 0.004, 2, 0.1
     status, text = await ask_it()
     assert status == 0

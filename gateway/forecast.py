@@ -1,0 +1,161 @@
+"""What an answer will take, by what has been learnt of calls and by who is in the house."""
+
+import math
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
+
+from batching import Ahead, JustInTime, Upcoming
+from gateway.admission import Admission, Place
+from gateway.errors import OverloadedError
+from gateway.predict import Lane
+
+__all__ = ["Forecast", "Learnt", "kind_of"]
+
+TRIAL_SECONDS = 1.0  # so often one is let in on trial: only from calls is seen that they are fast
+LATEST = 0.95  # of the time until the deadline: an answer that is expected later is refused
+KINDS = 1024  # of calls that are known at a time
+FEW_MODELS = 8  # for each of which a request is reckoned with before it has named its own
+VOTES = 8  # pictures of another kind in a row, after which a model's usual kind is another
+
+
+class Learnt(NamedTuple):
+    """What is known of a model's calls: ``a + b * n`` seconds for n pictures, of which ``slots``
+    calls run at once, and ``overlap`` more that can pass while others run."""
+
+    a: float
+    b: float
+    overlap: float
+    slots: int
+    noise: float
+    """Relative standard deviation of a call's time."""
+    max_batch_size: int
+    """Pictures a call, by the settings and by what TensorFlow Serving has refused."""
+    expected: float
+    """Seconds after which a picture that comes now would be answered."""
+
+
+def kind_of(lane: Lane) -> Hashable:
+    """What is learnt of calls is learnt for a version of a model and, to a factor of two, a size of
+    picture."""
+    name, version = lane.model.call.model_name, lane.model.version
+    return name, version, math.prod(lane.shape).bit_length()
+
+
+class Forecast:
+    """Reckons for a house (``admission``) whose calls leave as ``dispatch`` says, with
+    ``max_batch_size`` pictures for a lane, and to which ``upcoming`` pictures are being decoded.
+
+    Who is decoded counts with those of its kind; who is not yet, with those that are usual for its
+    model: most clients of a model send pictures of about the same size.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        dispatch: JustInTime,
+        *,
+        max_batch_size: Callable[[Lane], int],
+        upcoming: Callable[[], Upcoming],
+    ) -> None:
+        self._admission = admission
+        self._dispatch = dispatch
+        self._max_batch_size = max_batch_size
+        self._upcoming = upcoming
+        self._lanes: OrderedDict[Hashable, Lane] = OrderedDict()
+        self._usual: dict[str, tuple[Hashable, int]] = {}
+        self._let_in: dict[str, float] = {}
+        self._refused_at = -math.inf
+
+    def decoded(self, lane: Lane, place: Place) -> None:
+        """A picture is decoded, and waits for a call of ``lane``."""
+        kind, name = kind_of(lane), lane.model.call.model_name
+        self._lanes[kind] = lane
+        self._lanes.move_to_end(kind)
+        if len(self._lanes) > KINDS:
+            self._lanes.popitem(last=False)
+        usual, votes = self._usual.get(name, (kind, 0))
+        if kind == usual:
+            self._usual[name] = kind, min(votes + 1, VOTES)
+        else:
+            self._usual[name] = (usual, votes - 1) if votes > 1 else (kind, 1)
+        place.waits_for(kind)
+
+    def usual(self, model_name: str) -> Lane | None:
+        """The lane of the model's pictures as they usually are; None before the first."""
+        kind, _ = self._usual.get(model_name, (None, 0))
+        return self._lanes.get(kind)
+
+    def expected(self, model_name: str, now: float) -> float:
+        """When a picture that comes now would be answered; -inf if nothing is known yet."""
+        lane = self.usual(model_name)
+        if lane is None:
+            return -math.inf
+        upcoming = self._upcoming()
+        waiting: Counter[Hashable] = Counter()
+        for what, items in self._admission.waiting_for.items():
+            kind, _ = self._usual.get(what, (what, 0)) if isinstance(what, str) else (what, 0)
+            waiting[kind] += items
+        own = self._ahead(lane, waiting.pop(kind_of(lane), 0))
+        others = [
+            self._ahead(other, items)
+            for kind, items in waiting.items()
+            if (other := self._lanes.get(kind)) is not None
+        ]
+        ready = now + (upcoming.items + upcoming.company()) * upcoming.interval
+        return self._dispatch.expected(own, others, ready, now)
+
+    def _ahead(self, lane: Lane, items: int) -> Ahead:
+        return Ahead(lane, items, self._max_batch_size(lane))
+
+    def learnt(self, model_name: str, now: float) -> Learnt | None:
+        """What is known of a model's calls, those for its usual pictures; None if nothing."""
+        lane = self.usual(model_name)
+        cost = self._dispatch.cost(lane) if lane else None
+        if lane is None or cost is None or not cost.known:
+            return None
+        most, expected = self._max_batch_size(lane), self.expected(model_name, now) - now
+        return Learnt(cost.a, cost.b, cost.overlap, cost.slots, cost.noise, most, expected)
+
+    def refuse_late(self, model_name: str, place: Place, deadline: float, now: float) -> None:
+        """Refuse a request that would be late, but for one a second and model: it is let in on
+        trial, since a model that has become fast again is only seen to be by its calls.
+
+        Raises
+        ------
+        OverloadedError
+            With the reason ``deadline``.
+        """
+        trial = now - self._let_in.get(model_name, -math.inf) >= TRIAL_SECONDS
+        if not trial:
+            self._refuse(self.expected(model_name, now), place, deadline, now)
+        if model_name in self._usual:
+            self._let_in[model_name] = now
+
+    def refuse_any(self, place: Place, deadline: float, now: float) -> None:
+        """Refuse a request that would be late whichever of the models in use it is for.
+
+        To be asked before a body is read, which tells the model. Answers only while others are
+        refused as well, and where few models are in use: it must cost next to nothing.
+
+        Raises
+        ------
+        OverloadedError
+            With the reason ``deadline``.
+        """
+        lately = now - self._refused_at < TRIAL_SECONDS
+        if lately and 0 < len(self._usual) <= FEW_MODELS:
+            if any(now - self._let_in.get(one, -math.inf) >= TRIAL_SECONDS for one in self._usual):
+                return
+            soonest = min(self.expected(name, now) for name in self._usual)
+            self._refuse(soonest, place, deadline, now)
+
+    def _refuse(self, expected: float, place: Place, deadline: float, now: float) -> None:
+        latest = now + (deadline - now) * LATEST * place.share
+        if expected > latest:
+            self._refused_at = now
+            raise OverloadedError(
+                f"an answer would take {expected - now:.1f} s, longer than the request may wait",
+                reason="deadline",
+                retry_after=expected - latest,
+            )
