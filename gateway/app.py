@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+import logging
+from collections.abc import AsyncIterator
+from functools import partial
 
 from aiohttp import web
 
@@ -10,15 +12,18 @@ from gateway.admission import Admission
 from gateway.clients import Clients
 from gateway.detector import Detector
 from gateway.handlers import routes
-from gateway.keys import ADMISSION, CLIENT, CLIENTS, DETECTOR, LABELS, METRICS, SETTINGS
+from gateway.keys import ADMISSION, CLIENT, CLIENTS, DETECTOR, METRICS, MODELS, SETTINGS
 from gateway.metrics import Metrics
 from gateway.middleware import answer_errors, observe
-from gateway.models import load_labels
+from gateway.models import ConfiguredModels
 from gateway.settings import Settings
 from gateway.tfserving import Replicas, ServingClient
 from gateway.threads import Threads
+from gateway.warmup import warm_up
 
-__all__ = ["create_app", "drain"]
+__all__ = ["create_app", "drain", "reload"]
+
+log = logging.getLogger("gateway")
 
 LAST_WORDS = 1.0
 
@@ -36,7 +41,7 @@ def create_app(settings: Settings) -> web.Application:
     """
     app = web.Application(middlewares=[observe, answer_errors])
     app[SETTINGS] = settings
-    app[LABELS] = _labels(settings)
+    app[MODELS] = ConfiguredModels(settings.models)
     share = settings.client_share
     app[CLIENTS] = Clients(
         rate=settings.client_rate,
@@ -46,6 +51,23 @@ def create_app(settings: Settings) -> web.Application:
     app.cleanup_ctx.append(_detector)
     app.on_shutdown.append(drain)
     return app
+
+
+def reload(app: web.Application, settings: Settings) -> None:
+    """Take what may change while running from new settings: models, with their labels.
+
+    Says in the log what else has changed, and takes effect after a restart only.
+
+    Raises
+    ------
+    ValueError
+        As for ``create_app``; then all stays as it was.
+    """
+    app[MODELS].replace(settings.models)
+    old = app[SETTINGS]
+    for name in Settings.model_fields:
+        if name != "models" and getattr(old, name) != getattr(settings, name):
+            log.warning("%s has changed; it takes effect after a restart", name)
 
 
 async def drain(app: web.Application) -> None:
@@ -68,21 +90,8 @@ async def drain(app: web.Application) -> None:
         await asyncio.wait_for(admission.emptied(), LAST_WORDS)
 
 
-def _labels(settings: Settings) -> dict[str, Mapping[int, str]]:
-    labels, problems = {}, []
-    for name, model in settings.models.items():
-        if model.labels:
-            try:
-                labels[name] = load_labels(model.labels)
-            except ValueError as error:
-                problems.append(f"labels of model {name!r}: {error}")
-    if problems:
-        raise ValueError("\n".join(problems))
-    return labels
-
-
 async def _detector(app: web.Application) -> AsyncIterator[None]:
-    settings = app[SETTINGS]
+    settings, models = app[SETTINGS], app[MODELS]
     app[ADMISSION] = admission = Admission(
         max_queue_size=settings.max_queue_size, max_pending_bytes=settings.max_pending_bytes
     )
@@ -90,14 +99,15 @@ async def _detector(app: web.Application) -> AsyncIterator[None]:
         settings.addresses,
         lambda address: ServingClient(address, max_message_bytes=settings.max_message_bytes),
         hedge=settings.hedging,
+        prepare=partial(warm_up, models),
     )
     await client.start()
     threads = Threads(settings.decode_threads)
     app[METRICS] = metrics = Metrics(
-        lambda name: name in settings.models or name in app[DETECTOR].catalog.seen,
+        lambda name: name in models or name in app[DETECTOR].catalog.seen,
         shared=settings.workers > 1,
     )
-    app[DETECTOR] = detector = Detector(client, threads, admission, settings, metrics)
+    app[DETECTOR] = detector = Detector(client, threads, admission, settings, models, metrics)
     for name, text, read in (
         ("gateway_queue_depth", "Decoded pictures that wait.", lambda: detector.queue_depth),
         ("gateway_batches_in_flight", "Predict calls that run.", lambda: detector.in_flight),

@@ -18,7 +18,7 @@ from gateway.errors import (
 )
 from gateway.forecast import Forecast, Learnt, kind_of
 from gateway.imaging import decode_base64, open_picture
-from gateway.models import Catalog, Detection, ServedModel
+from gateway.models import Catalog, ConfiguredModels, Detection, ServedModel
 from gateway.predict import Backend, Lane, Picture, Predictor, Share
 from gateway.settings import Settings
 from gateway.tfserving import ModelChoice
@@ -31,7 +31,7 @@ class Stages(Protocol):
     """Where the time of pictures goes, in seconds, and what that teaches."""
 
     def decoded(self, model_name: str, seconds: float) -> None:
-        """From the admission of a request until its picture lay decoded."""
+        """From when a request was read until its picture lay decoded."""
 
     def batched(self, model_name: str, waits: Sequence[float]) -> None:
         """A batch left; how long each of its pictures had waited for it."""
@@ -61,18 +61,21 @@ class Detector:
         threads: Threads,
         admission: Admission,
         settings: Settings,
+        models: ConfiguredModels,
         stages: Stages,
     ) -> None:
         self._threads = threads
         self._settings = settings
         self._stages = stages
         self.catalog = Catalog(
-            lambda choice: backend.metadata(choice, timeout=settings.request_timeout)
+            lambda choice: backend.metadata(choice, timeout=settings.request_timeout),
+            renewed=models.read_labels,
         )
         self._dispatch = JustInTime(settings.max_in_flight, kind=kind_of, upcoming=self._upcoming)
         self._predictor = Predictor(
             backend,
             settings,
+            models,
             self.catalog,
             usual=self._usual,
             predicted=stages.predicted,

@@ -24,9 +24,9 @@ from gateway.keys import (
     CLIENT,
     CLIENTS,
     DETECTOR,
-    LABELS,
     LOG_FIELDS,
     METRICS,
+    MODELS,
     SETTINGS,
 )
 from gateway.metrics import CONTENT_TYPE
@@ -87,7 +87,7 @@ async def image_detection(request: web.Request) -> web.Response:
     request[LOG_FIELDS]["tfserve_seconds"] = round(found.tfserve_time, 6)
     answer = detections_json(
         found.detections,
-        app[LABELS].get(wanted.model_name, {}),
+        app[MODELS].labels(wanted.model_name),
         controller_time=asyncio.get_running_loop().time() - arrived,
         tfserve_time=found.tfserve_time,
         model_version=found.model_version,
@@ -149,13 +149,13 @@ async def models(request: web.Request) -> web.Response:
     app = request.app
     names = request.query.getall("name", [])
     if not names:
-        names = sorted({*app[SETTINGS].models, *app[DETECTOR].catalog.seen})
+        names = sorted({*app[MODELS], *app[DETECTOR].catalog.seen})
     found = await asyncio.gather(*(_describe(app, name) for name in names))
     return web.Response(body=to_json({"models": found}), content_type="application/json")
 
 
 async def _describe(app: web.Application, name: str) -> dict[str, Any]:
-    described: dict[str, Any] = {"name": name, "labels": len(app[LABELS].get(name, {}))}
+    described: dict[str, Any] = {"name": name, "labels": len(app[MODELS].labels(name))}
     try:
         async with asyncio.timeout(READINESS_TIMEOUT):
             versions = await app[CLIENT].status(name, timeout=READINESS_TIMEOUT)
@@ -192,7 +192,7 @@ async def readyz(request: web.Request) -> web.Response:
     app = request.app
     if app[ADMISSION].closing:
         return web.json_response({"ready": False, "reason": "shutting down"}, status=503)
-    names = list(app[SETTINGS].models)
+    names = [*app[MODELS]]
     states = dict(
         zip(names, await asyncio.gather(*(_state(app, name) for name in names)), strict=True)
     )
@@ -202,6 +202,8 @@ async def readyz(request: web.Request) -> web.Response:
     else:  # any answer, if only that there is no model without a name, proves that it is there
         ready = await _state(app, "") != "unreachable"
         reason = "TensorFlow Serving cannot be reached"
+    if ready and app[CLIENT].left_out == app[CLIENT].count:
+        ready, reason = False, "TensorFlow Serving is being warmed up"
     answer = {"ready": ready, "models": states} | ({} if ready else {"reason": reason})
     return web.json_response(answer, status=200 if ready else 503)
 

@@ -1,6 +1,5 @@
 """What the application, and each request, carry to the handlers."""
 
-from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
@@ -9,6 +8,7 @@ from gateway.admission import Admission
 from gateway.clients import Clients
 from gateway.detector import Detector
 from gateway.metrics import Metrics
+from gateway.models import ConfiguredModels
 from gateway.settings import Settings
 from gateway.tfserving import Replicas
 
@@ -18,9 +18,9 @@ __all__ = [
     "CLIENT",
     "CLIENTS",
     "DETECTOR",
-    "LABELS",
     "LOG_FIELDS",
     "METRICS",
+    "MODELS",
     "REQUEST_ID",
     "SETTINGS",
 ]
@@ -29,8 +29,8 @@ ADMISSION: Final = web.AppKey("admission", Admission)
 CLIENT: Final = web.AppKey("client", Replicas)
 CLIENTS: Final = web.AppKey("clients", Clients)
 DETECTOR: Final = web.AppKey("detector", Detector)
-LABELS: Final = web.AppKey("labels", Mapping[str, Mapping[int, str]])
 METRICS: Final = web.AppKey("metrics", Metrics)
+MODELS: Final = web.AppKey("models", ConfiguredModels)
 SETTINGS: Final = web.AppKey("settings", Settings)
 
 ARRIVED: Final = web.RequestKey("arrived", float)

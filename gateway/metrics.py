@@ -55,7 +55,7 @@ class Metrics:
         )
         self._tfserve = self._seconds("gateway_tfserve_seconds", "A Predict call.")
         self._decode = self._seconds(
-            "gateway_decode_seconds", "From admission until the picture is decoded."
+            "gateway_decode_seconds", "From when a request was read until its picture is decoded."
         )
         self._queue = self._seconds("gateway_queue_seconds", "A decoded picture's wait.")
         self._batch_size = cache(Histogram(

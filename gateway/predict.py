@@ -16,7 +16,7 @@ from gateway.errors import (
     GatewayError,
     InputRefusedError,
 )
-from gateway.models import Catalog, DetectionRow, ServedModel, split_rows
+from gateway.models import Catalog, ConfiguredModels, DetectionRow, ServedModel, split_rows
 from gateway.settings import Settings
 from gateway.tfserving import (
     ModelChoice,
@@ -98,6 +98,7 @@ class Predictor:
         self,
         backend: Backend,
         settings: Settings,
+        models: ConfiguredModels,
         catalog: Catalog,
         *,
         usual: Callable[[Lane, int], float],
@@ -105,6 +106,7 @@ class Predictor:
     ) -> None:
         self._backend = backend
         self._settings = settings
+        self._models = models
         self._catalog = catalog
         self._usual = usual
         self._predicted = predicted
@@ -130,8 +132,7 @@ class Predictor:
         return max((size for size in sizes if size <= most), default=sizes[0]) if sizes else most
 
     def _sizes(self, lane: Lane) -> tuple[int, ...]:
-        model = self._settings.models.get(lane.model.call.model_name)
-        return model.batch_sizes if model else ()
+        return self._models.settings(lane.model.call.model_name).batch_sizes
 
     def _padded(self, lane: Lane, size: int) -> int:
         """What a call for ``size`` pictures carries."""

@@ -48,7 +48,11 @@ async def _run(example: Path, host: str, port: str) -> None:
             }
         )
         configure_logs(settings.log_format)
-        await serve(settings, ready=lambda url: print(_invitation(example, url), flush=True))
+        await serve(
+            settings,
+            lambda: settings,
+            ready=lambda url: print(_invitation(example, url), flush=True),
+        )
 
 
 @asynccontextmanager

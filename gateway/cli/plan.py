@@ -47,7 +47,7 @@ class Cost(NamedTuple):
     noise: float
     max_batch_size: int
     decode: float
-    """From a request's admission until its picture is decoded."""
+    """From when a request was read until its picture is decoded."""
     cpu: float
     """Of the gateway, a request."""
 

@@ -8,33 +8,37 @@ from collections.abc import Callable, Iterator
 
 from aiohttp import web
 
-from gateway.app import create_app, drain
+from gateway.app import create_app, drain, reload
 from gateway.cli.errors import CommandError
 from gateway.cli.http import server_url
 from gateway.logs import configure_logs
 from gateway.memory import keep_freed_memory
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsInvalidError
 
-__all__ = ["run", "serve"]
+__all__ = ["reload_logged", "run", "serve"]
 
 log = logging.getLogger("gateway")
 
 
-def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT, then let requests finish; returns 0.
+def run(load: Callable[[], Settings]) -> int:
+    """Serve with the settings that ``load`` reads until SIGTERM or SIGINT, then let requests
+    finish; returns 0. On SIGHUP the settings are read again.
 
     Raises
     ------
     CommandError
         A label map cannot be read, or the address cannot be listened on.
     """
+    settings = load()
     keep_freed_memory()
     configure_logs(settings.log_format)
-    asyncio.run(serve(settings, ready=lambda url: log.info("listening on %s", url)))
+    asyncio.run(serve(settings, load, ready=lambda url: log.info("listening on %s", url)))
     return 0
 
 
-async def serve(settings: Settings, *, ready: Callable[[str], None]) -> None:
+async def serve(
+    settings: Settings, load: Callable[[], Settings], *, ready: Callable[[str], None]
+) -> None:
     """Run the gateway on this event loop until a signal asks it to stop.
 
     ``ready`` is given the URL once it accepts connections. While requests finish, for at most
@@ -62,7 +66,7 @@ async def serve(settings: Settings, *, ready: Callable[[str], None]) -> None:
                 f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
             ) from error
         host, port = runner.addresses[0][:2]
-        with _stop_signal() as stop:
+        with _stop_signal() as stop, _hangup(lambda: reload_logged(app, load)):
             ready(server_url(host, port))
             await stop.wait()
         log.info(
@@ -74,6 +78,27 @@ async def serve(settings: Settings, *, ready: Callable[[str], None]) -> None:
     finally:
         await runner.cleanup()
     log.info("stopped")
+
+
+def reload_logged(app: web.Application, load: Callable[[], Settings]) -> None:
+    """Take over what ``load`` reads, as far as it may change while running; or say in the log what
+    is wrong with it, and change nothing."""
+    try:
+        reload(app, load())
+    except (SettingsInvalidError, ValueError) as error:
+        log.error("the settings stay as they were: %s", "; ".join(str(error).splitlines()))
+    else:
+        log.info("the settings were read again")
+
+
+@contextlib.contextmanager
+def _hangup(react: Callable[[], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, react)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
 
 
 @contextlib.contextmanager

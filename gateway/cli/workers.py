@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -29,22 +30,31 @@ START_SECONDS = 5.0
 BOOT_ERROR = 4  # gunicorn ends for good when a worker exits with it
 
 
-def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT, then let requests finish; returns 0.
+def run(load: Callable[[], Settings]) -> int:
+    """Serve with the settings that ``load`` reads until SIGTERM or SIGINT, then let requests
+    finish; returns 0. On SIGHUP each worker reads the settings again.
 
     Each worker has limits of its own; unless told otherwise, they share the CPUs' decoding threads
     out among them. /metrics, whichever worker answers it, is the sum over all.
     """
+
+    def load_shared() -> Settings:
+        settings = load()
+        if "decode_threads" in settings.model_fields_set:
+            return settings
+        threads = max(1, settings.decode_threads // settings.workers)
+        return settings.model_copy(update={"decode_threads": threads})
+
+    settings = load_shared()
     keep_freed_memory()
     configure_logs(settings.log_format)
     # To be set before prometheus_client is imported, which happens in the workers.
     counts = tempfile.mkdtemp(prefix="gateway-metrics-")
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", counts)
-    if "decode_threads" not in settings.model_fields_set:
-        threads = max(1, settings.decode_threads // settings.workers)
-        settings = settings.model_copy(update={"decode_threads": threads})
     try:
-        _Gateways(settings, on_exit=lambda _: shutil.rmtree(counts, ignore_errors=True)).run()
+        _Gateways(
+            settings, load_shared, on_exit=lambda _: shutil.rmtree(counts, ignore_errors=True)
+        ).run()
     except SystemExit as end:
         return int(end.code or 0)
     return 0
@@ -53,11 +63,21 @@ def run(settings: Settings) -> int:
 class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """Nothing of the gateway is imported before the fork: channels do not survive one."""
 
-    def __init__(self, settings: Settings, *, on_exit: Callable[[Arbiter], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        load: Callable[[], Settings],
+        *,
+        on_exit: Callable[[Arbiter], None],
+    ) -> None:
         self._settings = settings
+        self._load = load
         self._on_exit = on_exit
         self._together = multiprocessing.get_context("fork").Barrier(settings.workers)
         super().__init__()
+
+    def run(self) -> None:
+        _Arbiter(self).run()
 
     def load_config(self) -> None:
         settings = self._settings
@@ -82,13 +102,17 @@ class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     async def _runner(self) -> web.AppRunner:
         from gateway.app import create_app  # noqa: PLC0415 - see above
+        from gateway.cli.serve import reload_logged  # noqa: PLC0415 - see above
 
         try:
             app = create_app(self._settings)
         except ValueError as error:
             print(f"tfserving-gateway: {error}", file=sys.stderr)
             raise SystemExit(BOOT_ERROR) from error
-        await asyncio.to_thread(self._wait_for_the_others)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, reload_logged, app, self._load)
+        with contextlib.suppress(TimeoutError):  # it hangs if another was killed holding its lock
+            await asyncio.wait_for(asyncio.to_thread(self._wait_for_the_others), 2 * START_SECONDS)
         return web.AppRunner(
             app,
             handler_cancellation=True,
@@ -102,6 +126,13 @@ class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         with contextlib.suppress(threading.BrokenBarrierError):
             self._together.wait(START_SECONDS)
         self._together.abort()  # who starts later, in the place of one that died, waits for nobody
+
+
+class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
+    """Passes SIGHUP on: workers take new settings over where they stand, and drop no connection."""
+
+    def handle_hup(self) -> None:
+        self.kill_workers(signal.SIGHUP)
 
 
 class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types

@@ -4,6 +4,7 @@
 """
 
 from gateway.imaging.encoding import decode_base64
+from gateway.imaging.jpeg import blank as blank_jpeg
 from gateway.imaging.picture import Picture, open_picture
 
-__all__ = ["Picture", "decode_base64", "open_picture"]
+__all__ = ["Picture", "blank_jpeg", "decode_base64", "open_picture"]

@@ -43,6 +43,11 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     return pixels
 
 
+def blank(height: int, width: int) -> bytes:
+    """A black picture as a file."""
+    return bytes(simplejpeg.encode_jpeg(np.zeros((height, width, 3), np.uint8)))
+
+
 def check_scans(data: bytes) -> None:
     """Refuse a file whose decoding would cost far more than its size and its pixels say.
 

@@ -13,12 +13,20 @@ __all__ = ["Catalog"]
 class Catalog:
     """Remembers what ``fetch`` (a choice of model to its metadata) found, until told to forget.
 
+    ``renewed`` is told the name of a model that was found to be served in another version.
+
     Callers who ask for one model at the same time share one fetch; one that leaves does not end it
     for the others, and each gets an error of its own when it fails.
     """
 
-    def __init__(self, fetch: Callable[[ModelChoice], Awaitable[ModelMetadata]]) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[ModelChoice], Awaitable[ModelMetadata]],
+        renewed: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._fetch = fetch
+        self._renewed = renewed
+        self._versions: dict[ModelChoice, int] = {}
         self._models: dict[ModelChoice, ServedModel] = {}
         self._fetches: dict[ModelChoice, asyncio.Task[ServedModel]] = {}
         self._seen: set[str] = set()
@@ -79,5 +87,8 @@ class Catalog:
         del self._fetches[choice]
         # Asking for the exception marks it as seen, even if everybody who waited has left.
         if not task.cancelled() and task.exception() is None:
-            self._models[choice] = task.result()
+            self._models[choice] = model = task.result()
             self._seen.add(choice.name)
+            if self._versions.setdefault(choice, model.version) != model.version:
+                self._versions[choice] = model.version
+                self._renewed(choice.name)

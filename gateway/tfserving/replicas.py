@@ -49,7 +49,7 @@ class Replicas:
     done with every replica before it gets calls, at the start as well as when it comes back.
 
     Raises what ``ServingClient`` raises; BackendUnavailableError at once when no replica is left. A
-    single replica is never left out. Made and used on one event loop.
+    single replica is asked even then. Made and used on one event loop.
     """
 
     def __init__(
@@ -240,7 +240,8 @@ class Replicas:
         replica.failures += 1
         replica.answers = not (lost or silent)
         known = self._replicas.get(replica.address) is replica  # else it is gone from the DNS
-        if known and len(self._replicas) > 1 and (lost or replica.failures >= FAILURES):
+        many = len(self._replicas) > 1
+        if known and (lost if not many else lost or replica.failures >= FAILURES):
             replica.leave_out(self._prepare if lost else None)
 
     def _learn(self, replica: Replica, ratio: float, now: float) -> None:

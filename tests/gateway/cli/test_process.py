@@ -96,3 +96,30 @@ async def test_backend_without_a_model(spawn, tmp_path):
     backend = await spawn("backend", "--model-base-path", str(tmp_path / "nothing"))
     assert await backend.end() == 1
     assert "is not a directory" in backend.lines[-1]
+
+
+async def test_hangup(spawn, serving, http, photo, tmp_path):
+    """SIGHUP reads the settings again; a file at fault is told, and the old ones stay."""
+    config, labels = tmp_path / "config.yaml", tmp_path / "labels.txt"
+    labels.write_text("a\nb\nold")
+    config.write_text(f"models: {{colors: {labels}}}")
+    gateway = await spawn(
+        "serve", "--port", "0", "--tfserving", serving.address, "--config", str(config)
+    )
+    url = await gateway.url()
+
+    async def label() -> str:
+        return (await post(http, url, photo))[1]["detections"][0]["class_label"]
+
+    assert await label() == "old"
+    labels.write_text("a\nb\nnew")
+    gateway.signal(signal.SIGHUP)
+    await gateway.line("were read again")
+    assert await label() == "new"
+    for wrong in (f"models: {{colors: {tmp_path}/no.txt}}", "max_batch_size: many"):
+        config.write_text(wrong)
+        gateway.signal(signal.SIGHUP)
+        await gateway.line(r"stay as they were: .*(no\.txt|max_batch_size)")
+        assert await label() == "new"
+    gateway.signal(signal.SIGTERM)
+    assert await gateway.end() == 0

@@ -56,3 +56,24 @@ async def test_workers_that_cannot_start(spawn, tmp_path):
     )
     assert await gateway.end() != 0
     assert "nothing.txt" in "".join(gateway.lines)
+
+
+async def test_hangup_reaches_every_worker(spawn, serving, tmp_path):
+    """Each takes the new settings over, and goes on as the process that it was."""
+    config = tmp_path / "config.yaml"
+    config.write_text("models: {colors: coco}")
+    gateway = await spawn(
+        "serve", "--port", "0", "--workers", "2", "--tfserving", serving.address,
+        "--config", str(config),
+    )  # fmt: skip
+    await gateway.url()
+    for _ in range(2):
+        await gateway.line("is warm")
+    workers = gateway.children()
+    config.write_text("models: {colors: coco, other: coco}")
+    gateway.signal(signal.SIGHUP)
+    for _ in range(2):
+        assert "restart" not in (await gateway.line("read again|restart")).string
+    assert gateway.children() == workers
+    gateway.signal(signal.SIGTERM)
+    assert await gateway.end() == 0
