@@ -12,12 +12,12 @@ from batching.learning import CallCost, Sample
 __all__ = ["Ahead", "JustInTime", "Upcoming"]
 
 KINDS = 1024  # costs that are remembered; the one unused for longest is forgotten
-MARGIN = 0.03  # of a call's time: how much earlier than just in time
+MARGIN = 0.02  # of a call's time: how much earlier than just in time
 FULL = 2.0  # times the noise: how much earlier a full batch leaves, which no other item can join
 IDLE_ENOUGH = 0.45  # probability that the device will be idle on arrival, from which a batch leaves
 # Now and then a batch leaves a little earlier or later, since a cost is seen only where it varies.
 EARLY = 0.15  # of a call's time, and the noise on top: would another call run beside this one?
-LATE = 0.08  # of a call's time: does less lead do?
+LATE = 0.04  # of a call's time: does less lead do?
 ROOM_TO_BE_LATE = 0.75  # of a batch; a fuller one is never late
 TRIAL_SECONDS = 0.8  # from one such trial to the next
 CALL_SECONDS = 1.5e-3  # CPU that a call costs this machine, whatever it carries (bench/README.md)

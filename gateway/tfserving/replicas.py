@@ -161,7 +161,7 @@ class Replicas:
     ) -> T:
         """Ask one replica, and others if it has not the model or, once, if it was not reached.
 
-        ``enough`` of the replicas must be there and lack the model, for it to be not found.
+        ``enough`` of the replicas must have said that they lack the model, for it to be not found.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
@@ -185,9 +185,7 @@ class Replicas:
                 self._retries -= 1
                 failure = error
         now = loop.time()
-        if self._replicas and enough(
-            not one.left_out and one.lacks(what, now) for one in self._replicas.values()
-        ):
+        if self._replicas and enough(one.lacks(what, now) for one in self._replicas.values()):
             raise ModelNotFoundError(f"TensorFlow Serving has no {what[1]} ready to use")
         raise failure or BackendUnavailableError(
             f"no TensorFlow Serving that may have {what[1]} can be reached"

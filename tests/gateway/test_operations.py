@@ -27,10 +27,11 @@ async def test_alive_whatever_happens(gateway, serving):
     assert (response.status, await response.json()) == (200, {"status": "alive"})
 
 
-async def test_ready_when_a_configured_model_is_available(start, serving, fake_model):
+async def test_ready_when_a_configured_model_is_available(start, serving, fake_model, shows):
     """/readyz is 200 as soon as one configured model is AVAILABLE, and tells the state of each."""
     serving.models["slow"] = fake_model(state=LOADING)
     gateway = await start(models={"colors": "", "slow": "", "ghost": ""})
+    await shows(gateway, "gateway_replicas_left_out", 0)  # it is warm
     status, answer = await ready(gateway)
     assert status == 200
     assert answer == {

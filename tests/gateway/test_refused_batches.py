@@ -132,11 +132,12 @@ async def test_the_server_going_away_between_halves_is_told(
     assert [status for status, _ in answers] == [200, 200, 200, 503, 503, 503]
 
 
-async def test_batch_sizes_of_a_compiled_model(start, serving, together):
+async def test_batch_sizes_of_a_compiled_model(start, serving, together, shows):
     """Only the sizes that it was compiled for are sent; rows of padding are nobody's answer."""
     gateway = await start(
         max_in_flight=1, max_batch_size=8, models={"colors": {"batch_sizes": [16, 4, 2]}}
     )
+    await shows(gateway, "gateway_replicas_left_out", 0)
     answers = await together(gateway, 7)
     assert sizes(serving) == [4, 4]
     assert [answer["detections"][0]["class_id"] for _, answer in answers] == [
@@ -145,9 +146,10 @@ async def test_batch_sizes_of_a_compiled_model(start, serving, together):
     assert {shape[0] for _, shape in serving.batches} == {2, 4}
 
 
-async def test_a_compiled_model_is_asked_in_its_own_sizes(start, serving, refuse, together):
+async def test_a_compiled_model_is_asked_in_its_own_sizes(start, serving, refuse, together, shows):
     """Parts are as large as the next smaller size that it knows; what is learnt is one of them."""
     gateway = await start(max_in_flight=1, models={"colors": {"batch_sizes": [1, 4, 16]}})
+    await shows(gateway, "gateway_replicas_left_out", 0)
     refuse["most"] = 4
     assert [status for status, _ in await together(gateway, 7)] == [200] * 7
     assert sizes(serving) == [16, 4, 4]
