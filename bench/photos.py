@@ -81,10 +81,11 @@ def pixels(width: int, height: int, code: int) -> Pixels:
 
 
 def photo(size: str, code: int) -> bytes:
-    """Return the JPEG of ``code`` in one of SIZES; kept on disk, for making it takes a while."""
+    """Return the JPEG of ``code``, ``size`` as in SIZES; kept on disk, for making it takes long."""
     file = CACHE / f"{size}-{code}.jpg"
     if not file.exists():
-        bgr = cv2.cvtColor(pixels(*SIZES[size], code), cv2.COLOR_RGB2BGR)
+        width, height = map(int, size.split("x"))
+        bgr = cv2.cvtColor(pixels(width, height, code), cv2.COLOR_RGB2BGR)
         encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
         CACHE.mkdir(exist_ok=True)
         file.write_bytes(encoded.tobytes())

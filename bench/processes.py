@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Cpu", "alive", "cpu", "free_port", "memory", "running", "tree"]
+__all__ = ["Cpu", "alive", "cpu", "descriptors", "free_port", "memory", "running", "tree"]
 
 TICKS = os.sysconf("SC_CLK_TCK")
 ROOT = Path(__file__).parent.parent
@@ -77,6 +77,15 @@ def memory(pid: int) -> int:
             for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
                 if line.startswith("Pss:"):
                     total += int(line.split()[1]) * 1024
+    return total
+
+
+def descriptors(pid: int) -> int:
+    """Return how many file descriptors the tree has open."""
+    total = 0
+    for process in tree(pid):
+        with contextlib.suppress(OSError):
+            total += len(list(Path(f"/proc/{process}/fd").iterdir()))
     return total
 
 

@@ -22,6 +22,7 @@ class Backend(NamedTuple):
 
     address: str
     control: int
+    pid: int = 0
 
     def change(self, **settings: str | float) -> dict[str, Any]:
         """Change its behaviour, or with no arguments just read settings and counts."""
@@ -46,20 +47,20 @@ class Service(NamedTuple):
 
 
 @contextlib.contextmanager
-def backend(cost: str, *flags: str) -> Iterator[Backend]:
+def backend(cost: str, *flags: str, port: int | None = None) -> Iterator[Backend]:
     """Run the simulated server with ``cost`` ("a,b" in ms)."""
-    port, control = processes.free_port(), processes.free_port()
+    port, control = port or processes.free_port(), processes.free_port()
     address = f"127.0.0.1:{port}"
     command = [sys.executable, "-m", "bench.simulated_serving", "--cost", cost, *flags]
     command += ["--address", address, "--control", str(control)]
-    with processes.running(command, f"127.0.0.1:{control}"):
-        yield Backend(address, control)
+    with processes.running(command, f"127.0.0.1:{control}") as process:
+        yield Backend(address, control, process.pid)
 
 
 @contextlib.contextmanager
-def gateway(behind: Backend, *flags: str) -> Iterator[Service]:
+def gateway(behind: Backend, *flags: str, port: int | None = None) -> Iterator[Service]:
     """Run the gateway in front of a backend; ready is what its /readyz says."""
-    port = processes.free_port()
+    port = port or processes.free_port()
     command = [sys.executable, "-m", "gateway", "serve", "--tfserving", behind.address]
     command += ["--host", "127.0.0.1", "--port", str(port), *flags]
     began = time.monotonic()

@@ -18,6 +18,7 @@ import json
 import os
 import random
 import selectors
+import signal
 import sys
 from dataclasses import asdict, dataclass, field
 from urllib.parse import parse_qsl
@@ -30,8 +31,8 @@ from bench import wire
 
 __all__ = ["Behaviour", "SimulatedServing", "main"]
 
-
 Context = grpc.aio.ServicerContext[bytes, bytes]
+GRACE = 5.0  # seconds for the calls that run at SIGTERM
 
 
 @dataclass(slots=True)
@@ -193,7 +194,8 @@ class SimulatedServing:
 
 
 async def serve(serving: SimulatedServing, address: str, control: int) -> None:
-    """Serve until cancelled; prints one line when both ports are open."""
+    """Serve until SIGTERM, and then to the end of the calls that run; prints one line when both
+    ports are open."""
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", -1),
@@ -207,7 +209,10 @@ async def serve(serving: SimulatedServing, address: str, control: int) -> None:
     async with await asyncio.start_server(serving.control, "127.0.0.1", control):
         sys.stdout.write(f"simulated serving on {address}, control on 127.0.0.1:{control}\n")
         sys.stdout.flush()
-        await server.wait_for_termination()
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+        await stop.wait()
+        await server.stop(GRACE)
 
 
 def keep_memory() -> None:
