@@ -15,7 +15,7 @@ from bench.servers import Backend
 
 __all__ = ["FAULTS", "Fault", "Fleet"]
 
-LASTS = 2.0  # seconds
+LASTS = 3.0  # seconds
 COST = "4,0.2"  # ms: a + b * n
 
 

@@ -31,9 +31,11 @@ from bench.suite import machine
 __all__ = ["Soak", "main"]
 
 RESULTS = Path(__file__).parent / "results"
-DEADLINE = 1.0  # seconds, the gateway's request_timeout
+DEADLINE = 2.0  # seconds, the gateway's request_timeout
 LATE = DEADLINE + 0.5
-QUIET = 2.0  # seconds from the end of one fault to the next; what began under it ends within
+QUIET = 3.0  # seconds from the end of one fault to the next; what began under it ends within
+WARM = 5.0  # seconds until the first fault
+LOOK = 0.02  # seconds between two looks at how late this process's own loop is
 AFTERMATH = DEADLINE + 0.2  # seconds for which a fault that is over may still be felt
 LEAVE = 0.02  # of all clients
 ANY_FAULT = {"503 backend_unavailable", "503 overloaded", "504 deadline_exceeded"}
@@ -58,6 +60,7 @@ class Soak:
         self.silent: Counter[str] = Counter()
         self.windows: list[Window] = []
         self.samples: list[tuple[float, int, int]] = []  # at, bytes of memory, descriptors
+        self.lag = 0.0  # most seconds by which this process was late itself
         self._now = asyncio.get_running_loop().time
         self._began = 0.0
         self._current: tuple[str, float] | None = None  # the fault that is on, and since when
@@ -73,7 +76,12 @@ class Soak:
             self._began = self._now()
             beside = [
                 asyncio.create_task(work)
-                for work in (self._fail(fleet), self._sample(service.pid), self._progress())
+                for work in (
+                    self._fail(fleet),
+                    self._sample(service.pid),
+                    self._progress(),
+                    self._watch_itself(),
+                )
             ]
             load = clients.run(self.requests, concurrency=self.concurrency, rate=self.rate)
             load_task = asyncio.create_task(load)
@@ -105,6 +113,7 @@ class Soak:
         return last.kind if last and due <= last.until + AFTERMATH else NONE
 
     async def _fail(self, fleet: Fleet) -> None:
+        await asyncio.sleep(WARM - QUIET)
         for kind, number in _deck(len(fleet)):
             await asyncio.sleep(QUIET)
             self._current = (kind, self._now() - self._began)
@@ -122,6 +131,12 @@ class Soak:
             files = await asyncio.to_thread(processes.descriptors, pid)
             self.samples.append((self._now() - self._began, memory, files))
             await asyncio.sleep(1)
+
+    async def _watch_itself(self) -> None:
+        while True:
+            due = self._now() + LOOK
+            await asyncio.sleep(LOOK)
+            self.lag = max(self.lag, self._now() - due)
 
     async def _progress(self) -> None:
         while True:
@@ -157,6 +172,7 @@ class Soak:
             "without_answer_why": dict(self.silent),
             "unexplained": dict(unexplained),
             "late": sum(seconds > LATE for _, seconds, outcome, _ in ends if outcome != LEFT),
+            "own_lag": self.lag,
             "slowest": max(seconds for _, seconds, _, _ in ends),
             "memory_mb": [_mean(memory for _, memory, _ in part) / 1e6 for part in (first, last)],
             "descriptors": [_mean(files for _, _, files in part) for part in (first, last)],

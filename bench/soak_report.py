@@ -61,7 +61,8 @@ def text(results: Results) -> str:
     machine = results["machine"]
     lines = [
         f"{results['requests']:,} requests in {results['seconds']:.0f} s, {machine['cores']} cores"
-        f" ({machine['cpu']}), {machine['date']}",
+        f" ({machine['cpu']}), {machine['date']}; slowest answer {results['slowest']:.2f} s, of which"
+        f" the clients' own process may have been late by {results['own_lag']:.2f} s",
         "",
         "| | limit | measured | |",
         "| --- | --- | --- | --- |",

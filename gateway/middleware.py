@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 from pydantic_core import to_json
 
 from gateway import errors
-from gateway.keys import ARRIVED, LOG_FIELDS, METRICS, REQUEST_ID
+from gateway.keys import ADMISSION, ARRIVED, LOG_FIELDS, METRICS, REQUEST_ID
 
 __all__ = ["answer_errors", "observe"]
 
@@ -63,6 +63,8 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
         response = await handler(request)
         response.headers[ID_HEADER] = request_id
         status = response.status
+        if request.app[ADMISSION].closing:  # else clients send their next request to who is gone
+            response.force_close()
         return response
     finally:
         seconds = loop.time() - arrived

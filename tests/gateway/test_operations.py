@@ -184,3 +184,20 @@ async def test_unready_before_it_refuses(start, ask):
     another = await start(drain_delay=0.01)
     await drain(another.app)
     assert (await ask(another))[1]["code"] == "shutting_down"
+
+
+async def test_clients_move_away_while_it_drains(start, photo):
+    """From the stop's signal on every answer closes its connection, so that no client sends its
+    next request to a gateway that will be gone."""
+    gateway = await start(drain_delay=3600)
+    body = {"model_name": "colors", "image": photo()}
+    async with gateway.post("/imageDetection", json=body) as response:
+        assert "Connection" not in response.headers
+    draining = asyncio.ensure_future(drain(gateway.app))
+    await asyncio.sleep(0)
+    for path in ("/imageDetection", "/nowhere"):
+        async with gateway.post(path, json=body) as response:
+            assert response.headers["Connection"] == "close"
+    async with gateway.get("/readyz") as response:
+        assert response.headers["Connection"] == "close"
+    draining.cancel()
