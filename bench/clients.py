@@ -25,6 +25,7 @@ SIZES = ("160x120", "240x320", "320x240")
 MODELS = ("ssd", "full")
 PATIENCE = 10.0  # seconds beyond the deadline, until a request counts as never answered
 LONGEST_STAY = 0.05  # seconds that a client waits who is going to leave
+LONGEST_PAUSE = 4.0  # seconds between two requests of a slow client
 MAX_CONNECTIONS = 900
 RIGHT, WRONG, SILENT, LEFT = "200", "200, wrong", "no answer", "left"
 
@@ -68,13 +69,16 @@ class Clients:
         self._now = asyncio.get_running_loop().time
         self._requests = _requests(parts.netloc, parts.path)
 
-    async def run(self, limit: int, *, concurrency: int, rate: float) -> None:
+    async def run(self, limit: int, *, concurrency: int, rate: float, slow: int = 0) -> None:
         """Send ``limit`` requests: by so many clients one after the other each, and at ``rate`` a
-        second by others who wait for nobody."""
+        second by others who wait for nobody. ``slow`` clients more have a connection each that they
+        keep, and seldom use."""
         self.limit = limit
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):
                 group.create_task(self._in_turn())
+            for _ in range(slow):
+                group.create_task(self._now_and_then())
             group.create_task(self._at_random(rate))
         while self._free:
             self._free.pop().close()
@@ -82,6 +86,14 @@ class Clients:
     async def _in_turn(self) -> None:
         while self.sent < self.limit:
             await self._one(self._now())
+
+    async def _now_and_then(self) -> None:
+        kept: deque[Connection] = deque()
+        while self.sent < self.limit:
+            await asyncio.sleep(LONGEST_PAUSE * self._random.random())
+            await self._one(self._now(), kept)
+        while kept:
+            kept.pop().close()
 
     async def _at_random(self, rate: float) -> None:
         due = self._now()
@@ -92,8 +104,10 @@ class Clients:
                 if self.sent < self.limit:
                     group.create_task(self._one(due))
 
-    async def _one(self, due: float) -> None:
+    async def _one(self, due: float, kept: deque[Connection] | None = None) -> None:
+        """Send a request on a connection that is free, of ``kept`` or of all; or on a new one."""
         self.sent += 1
+        free = self._free if kept is None else kept
         code, data = next(self._requests)
         fresh = self._random.random() < self.fresh
         leaves = self._random.random() < self.leave
@@ -102,7 +116,7 @@ class Clients:
         why = ""
         try:
             async with self._slots:
-                connection = await self._connection(fresh=fresh)
+                connection = await self._connection(deque() if fresh else free)
                 async with asyncio.timeout(stay):
                     status, body = await connection.request(data)
             outcome = _outcome(status, body, code)
@@ -116,11 +130,11 @@ class Clients:
             if fresh or outcome in {LEFT, SILENT}:
                 connection.close()
             else:
-                self._free.append(connection)
+                free.append(connection)
 
-    async def _connection(self, *, fresh: bool) -> Connection:
-        while self._free and not fresh:
-            if not (kept := self._free.popleft()).closed:
+    async def _connection(self, free: deque[Connection]) -> Connection:
+        while free:
+            if not (kept := free.popleft()).closed:
                 return kept
         return await connect(self.host, self.port)
 

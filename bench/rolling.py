@@ -68,8 +68,8 @@ class Gateways:
 class Rolling:
     """One run; ``steps`` says what came of each step."""
 
-    def __init__(self, concurrency: int, rate: float) -> None:
-        self.concurrency, self.rate = concurrency, rate
+    def __init__(self, **load: Any) -> None:
+        self.load = load  # see Clients.run
         self.steps: dict[str, Counter[str]] = {}
         self._step = self.steps.setdefault("nothing", Counter())
 
@@ -81,9 +81,7 @@ class Rolling:
             try:
                 url = f"http://127.0.0.1:{balancer.port}/imageDetection"
                 clients = Clients(url, deadline=DEADLINE, ended=self._count, fresh=FRESH)
-                load = asyncio.create_task(
-                    clients.run(sys.maxsize, concurrency=self.concurrency, rate=self.rate)
-                )
+                load = asyncio.create_task(clients.run(sys.maxsize, **self.load))
                 try:
                     await self._renew(fleet, gateways, balancer)
                     clients.limit = 0
@@ -154,17 +152,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--concurrency", type=int, default=16, help="clients in a closed loop")
     parser.add_argument("--rate", type=float, default=100.0, help="and requests a second beside")
+    parser.add_argument(
+        "--slow", type=int, default=0, help="and clients whose connections lie idle for seconds"
+    )
     parser.add_argument("--output", type=Path, default=RESULTS / "rolling.json")
-    flags = parser.parse_args()
+    load = vars(parser.parse_args())
+    output = load.pop("output")
 
     async def body() -> dict[str, Any]:
-        rolling = Rolling(flags.concurrency, flags.rate)
+        rolling = Rolling(**load)
         await rolling.run()
         return rolling.result()
 
     result = asyncio.run(body())
-    flags.output.parent.mkdir(parents=True, exist_ok=True)
-    flags.output.write_text(json.dumps(result, indent=1) + "\n")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=1) + "\n")
     sys.stdout.write(text(result))
     sys.exit(1 if failed(result) else 0)
 
