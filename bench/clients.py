@@ -65,9 +65,16 @@ class Clients:
         self._ended = ended
         self._random = random.Random(3)
         self._free: deque[Connection] = deque()
+        self._open: set[Connection] = set()
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
         self._now = asyncio.get_running_loop().time
         self._requests = _requests(parts.netloc, parts.path)
+
+    @property
+    def connections(self) -> int:
+        """Connections that the clients have open."""
+        self._open = {one for one in self._open if not one.closed}
+        return len(self._open)
 
     async def run(self, limit: int, *, concurrency: int, rate: float, slow: int = 0) -> None:
         """Send ``limit`` requests: by so many clients one after the other each, and at ``rate`` a
@@ -136,7 +143,9 @@ class Clients:
         while free:
             if not (kept := free.popleft()).closed:
                 return kept
-        return await connect(self.host, self.port)
+        connection = await connect(self.host, self.port)
+        self._open.add(connection)
+        return connection
 
 
 def _requests(host: str, path: str) -> Iterator[tuple[int, bytes]]:

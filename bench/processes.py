@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Cpu", "alive", "cpu", "descriptors", "free_port", "memory", "running", "tree"]
+__all__ = ["Cpu", "alive", "cpu", "descriptors", "free_port", "memory", "running", "tree", "waited"]
 
 TICKS = os.sysconf("SC_CLK_TCK")
 ROOT = Path(__file__).parent.parent
@@ -87,6 +87,11 @@ def descriptors(pid: int) -> int:
         with contextlib.suppress(OSError):
             total += len(list(Path(f"/proc/{process}/fd").iterdir()))
     return total
+
+
+def waited(pid: int) -> float:
+    """Return the seconds for which the main thread was ready to run and had no core."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import itertools
 import json
 import random
 import resource
@@ -59,7 +60,7 @@ class Soak:
         self.ends: list[tuple[float, float, str, str]] = []  # at, seconds, outcome, fault
         self.silent: Counter[str] = Counter()
         self.windows: list[Window] = []
-        self.samples: list[tuple[float, int, int]] = []  # at, bytes of memory, descriptors
+        self.samples: list[tuple[float, int, int, float]] = []  # at, bytes, descriptors, waited
         self.lag = 0.0  # most seconds by which this process was late itself
         self._now = asyncio.get_running_loop().time
         self._began = 0.0
@@ -78,7 +79,7 @@ class Soak:
                 asyncio.create_task(work)
                 for work in (
                     self._fail(fleet),
-                    self._sample(service.pid),
+                    self._sample(service.pid, clients),
                     self._progress(),
                     self._watch_itself(),
                 )
@@ -125,11 +126,12 @@ class Soak:
             self.windows.append(Window(*self._current, self._now() - self._began))
             self._current = None
 
-    async def _sample(self, pid: int) -> None:
+    async def _sample(self, pid: int, clients: Clients) -> None:
         while True:
             memory = await asyncio.to_thread(processes.memory, pid)
-            files = await asyncio.to_thread(processes.descriptors, pid)
-            self.samples.append((self._now() - self._began, memory, files))
+            files = await asyncio.to_thread(processes.descriptors, pid) - clients.connections
+            waited = processes.waited(pid)
+            self.samples.append((self._now() - self._began, memory, files, waited))
             await asyncio.sleep(1)
 
     async def _watch_itself(self) -> None:
@@ -173,14 +175,20 @@ class Soak:
             "unexplained": dict(unexplained),
             "late": sum(seconds > LATE for _, seconds, outcome, _ in ends if outcome != LEFT),
             "own_lag": self.lag,
+            "core_share_missed": self._core_share_missed(),
             "slowest": max(seconds for _, seconds, _, _ in ends),
-            "memory_mb": [_mean(memory for _, memory, _ in part) / 1e6 for part in (first, last)],
-            "descriptors": [_mean(files for _, _, files in part) for part in (first, last)],
+            "memory_mb": [_mean(one[1] for one in part) / 1e6 for part in (first, last)],
+            "descriptors": [_mean(one[2] for one in part) for part in (first, last)],
             "faults": rows,
             "windows": [(one.kind, one.since, one.until) for one in self.windows],
             "per_second": self._per_second(),
             "samples": self.samples,
         }
+
+    def _core_share_missed(self) -> float:
+        """Of its worst second, what the gateway's loop spent waiting for a core that others had."""
+        pairs = itertools.pairwise(self.samples)
+        return max(((b[3] - a[3]) / (b[0] - a[0]) for a, b in pairs), default=0.0)
 
     def _row(self, kind: str) -> dict[str, Any]:
         ends = [(seconds, outcome) for _, seconds, outcome, fault in self.ends if fault == kind]

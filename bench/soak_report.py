@@ -46,7 +46,7 @@ def checks(results: Results) -> list[tuple[str, str, str, bool]]:
     grown = files_last - files
     measured = f"{grown:+.1f} ({files:.1f} to {files_last:.1f})"
     rows.append(
-        ("descriptors grown, the same", f"≤ {GROWTH_FILES}", measured, grown <= GROWTH_FILES)
+        ("descriptors grown, without those of the clients' connections", f"≤ {GROWTH_FILES}", measured, grown <= GROWTH_FILES)
     )
     return rows
 
@@ -61,8 +61,9 @@ def text(results: Results) -> str:
     machine = results["machine"]
     lines = [
         f"{results['requests']:,} requests in {results['seconds']:.0f} s, {machine['cores']} cores"
-        f" ({machine['cpu']}), {machine['date']}; slowest answer {results['slowest']:.2f} s, of which"
-        f" the clients' own process may have been late by {results['own_lag']:.2f} s",
+        f" ({machine['cpu']}), {machine['date']}. Slowest answer {results['slowest']:.2f} s; the"
+        f" clients' process was late by up to {results['own_lag']:.2f} s itself, and the gateway's"
+        f" loop waited {100 * results['core_share_missed']:.0f} % of its worst second for a core.",
         "",
         "| | limit | measured | |",
         "| --- | --- | --- | --- |",
@@ -100,7 +101,7 @@ def plot(results: Results, directory: Path) -> Path:
     middle.set(title="Other answers", ylabel="a second", ylim=(0, None))
     memory(results, bottom)
     for axes in (top, middle, bottom):
-        shade(results, axes)
+        shade(results, axes, named=axes is top)
         axes.grid(alpha=0.3)
         axes.margins(x=0.01)
     bottom.set_xlabel("seconds")
@@ -119,7 +120,7 @@ def memory(results: Results, axes: Axes) -> None:
     """Draw the gateway's memory, and its descriptors on a scale of their own."""
     at = [one[0] for one in results["samples"]]
     axes.plot(at, [one[1] / 1e6 for one in results["samples"]], color="#08519c")
-    axes.set(title="The gateway's memory (blue) and file descriptors (brown)", ylim=(0, None))
+    axes.set(title="The gateway's memory (blue), and its descriptors that are no client's (brown)", ylim=(0, None))
     axes.set_ylabel("MB, PSS", color="#08519c")
     beside = axes.twinx()
     beside.plot(at, [one[2] for one in results["samples"]], color="#8c564b", linewidth=1)
@@ -127,12 +128,12 @@ def memory(results: Results, axes: Axes) -> None:
     beside.set_ylim(0, None)
 
 
-def shade(results: Results, axes: Axes) -> None:
-    """Mark when each fault was on, a colour for each kind."""
+def shade(results: Results, axes: Axes, *, named: bool) -> None:
+    """Mark when each fault was on, a colour for each kind; their names go to the legend once."""
     kinds = [kind for kind in results["faults"] if kind != "none"]
     seen = set()
     for kind, since, until in results["windows"]:
-        label = None if kind in seen else kind
+        label = kind if named and kind not in seen else None
         seen.add(kind)
         axes.axvspan(since, until, color=BANDS(kinds.index(kind)), alpha=0.25, lw=0, label=label)
 

@@ -1,8 +1,16 @@
-"""A TensorFlow Serving in process: real gRPC, the official messages, behaviour on demand."""
+"""A TensorFlow Serving in process: real gRPC, the official messages, behaviour on demand; and
+processes of the command."""
 
 import asyncio
+import base64
+import io
+import os
+import re
+import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -10,6 +18,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf.message import Message
+from PIL import Image
 from tensorflow.core.framework import types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import (
@@ -223,3 +232,85 @@ def fake_model() -> type[FakeModel]:
 @pytest.fixture
 def decode_strings() -> Callable[[np.ndarray], Outputs]:
     return string_detections
+
+
+@pytest.fixture
+def photo() -> Callable[..., str]:
+    """A picture of one colour, as base64 of an image file."""
+
+    def make(
+        color: tuple[int, int, int] = (30, 40, 50),
+        size: tuple[int, int] = (64, 48),
+        file_format: str = "PNG",
+    ) -> str:
+        file = io.BytesIO()
+        Image.new("RGB", size, color).save(file, file_format)
+        return base64.b64encode(file.getvalue()).decode()
+
+    return make
+
+
+class Process:
+    """A running command; its standard error is read line by line."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+
+    async def line(self, pattern: str) -> re.Match[str]:
+        """The first line from here on that has the pattern."""
+        while line := (await self.process.stderr.readline()).decode():
+            self.lines.append(line)
+            if found := re.search(pattern, line):
+                return found
+        raise AssertionError(f"ended without {pattern!r}: {''.join(self.lines)}")
+
+    async def end(self) -> int:
+        """Its exit status, once it has ended by itself."""
+        async for line in self.process.stderr:
+            self.lines.append(line.decode())
+        return await self.process.wait()
+
+    async def url(self) -> str:
+        """Where the gateway listens, once it does."""
+        return (await self.line(r"listening on (http://[\w.:]+)"))[1]
+
+    def children(self) -> list[Path]:
+        """What /proc has of its child processes: a path exists while its process does."""
+        pids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return [Path(f"/proc/{pid}") for pid in pids.split()]
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+
+Spawn = Callable[..., Awaitable[Process]]
+
+
+@pytest.fixture
+async def spawn() -> AsyncIterator[Spawn]:
+    """Start ``python -m gateway`` (or another module, or interpreter) with arguments."""
+    started: list[asyncio.subprocess.Process] = []
+
+    async def run(
+        *argv: str,
+        python: str = sys.executable,
+        module: str = "gateway",
+        stderr: Any = asyncio.subprocess.PIPE,
+        **env: str,
+    ) -> Process:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("APP_")}
+        process = await asyncio.create_subprocess_exec(
+            *(python, "-m", module, *argv),
+            env={**kept, **env},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=stderr,
+        )
+        started.append(process)
+        return Process(process)
+
+    yield run
+    for process in started:
+        if process.returncode is None:
+            process.send_signal(signal.SIGKILL)
+        await process.communicate()

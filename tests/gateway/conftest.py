@@ -1,13 +1,10 @@
 """The application over real HTTP, in front of the fake TensorFlow Serving."""
 
-import base64
-import io
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient
-from PIL import Image
 
 from gateway.app import create_app
 from gateway.settings import Settings, load_settings
@@ -41,22 +38,6 @@ def start(aiohttp_client, settings) -> Start:
 @pytest.fixture
 async def gateway(start) -> TestClient:
     return await start()
-
-
-@pytest.fixture
-def photo() -> Callable[..., str]:
-    """A picture of one colour, as base64 of an image file."""
-
-    def make(
-        color: tuple[int, int, int] = (30, 40, 50),
-        size: tuple[int, int] = (64, 48),
-        file_format: str = "PNG",
-    ) -> str:
-        file = io.BytesIO()
-        Image.new("RGB", size, color).save(file, file_format)
-        return base64.b64encode(file.getvalue()).decode()
-
-    return make
 
 
 @pytest.fixture
