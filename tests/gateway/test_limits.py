@@ -260,3 +260,13 @@ async def test_too_long_is_413_however_full_the_house_is(start, serving, photo, 
     assert response.status == 413
     serving.gate.set()
     assert (await inside)[0] == 200
+
+
+async def test_countless_values_in_a_body(gateway, ask):
+    """A body of more values than a request needs is 413, and the next request is answered."""
+    body = b'{"model_name": "colors", "image": [' + b"0," * 100_000 + b"0]}"
+    response = await gateway.post("/imageDetection", data=body)
+    answer = await response.json()
+    assert (response.status, answer["code"]) == (413, "body_too_large")
+    assert "outside its strings" in answer["message"]
+    assert (await ask(gateway))[0] == 200
