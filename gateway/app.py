@@ -8,6 +8,7 @@ from functools import partial
 
 from aiohttp import web
 
+from gateway import openapi
 from gateway.admission import Admission
 from gateway.clients import Clients
 from gateway.detector import Detector
@@ -47,7 +48,7 @@ def create_app(settings: Settings) -> web.Application:
         rate=settings.client_rate,
         places=None if share is None else max(1, int(share * settings.max_queue_size)),
     )
-    app.add_routes(routes())
+    app.add_routes([*routes(), openapi.route()])
     app.cleanup_ctx.append(_detector)
     app.on_shutdown.append(drain)
     return app

@@ -18,7 +18,16 @@ from gateway.errors import BodyTooLargeError, InvalidJsonError, InvalidRequestEr
 from gateway.models import Detection
 from gateway.tfserving import ModelChoice
 
-__all__ = ["DetectionRequest", "detections_json", "parse_request"]
+__all__ = [
+    "DetectionRequest",
+    "Detections",
+    "Failure",
+    "Health",
+    "Models",
+    "Readiness",
+    "detections_json",
+    "parse_request",
+]
 
 DEFAULT_THRESHOLD = 0.4
 
@@ -39,14 +48,29 @@ class DetectionRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    model_name: str = Field(min_length=1, max_length=256)
-    image: str = Field(min_length=1)
-    model_version: Annotated[int | None, BeforeValidator(_no_boolean)] = Field(
-        None, ge=0, lt=1 << 63
+    model_name: str = Field(
+        min_length=1, max_length=256, description="the model's name on TensorFlow Serving"
     )
-    version_label: str | None = Field(None, min_length=1, max_length=256)
+    image: str = Field(
+        min_length=1,
+        description="an image file in base64: JPEG, PNG, WebP, GIF or BMP. A"
+        " `data:image/...;base64,` prefix, line breaks and the URL-safe alphabet are fine",
+    )
+    model_version: Annotated[int | None, BeforeValidator(_no_boolean)] = Field(
+        None, ge=0, lt=1 << 63, description="the version to ask, by its number"
+    )
+    version_label: str | None = Field(
+        None,
+        min_length=1,
+        max_length=256,
+        description="the version to ask, by its label; not beside `model_version`",
+    )
     threshold: Annotated[float, BeforeValidator(_no_boolean)] = Field(
-        DEFAULT_THRESHOLD, ge=0, le=1, allow_inf_nan=False
+        DEFAULT_THRESHOLD,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="only detections that score more are returned",
     )
 
     @field_validator("version_label")
@@ -60,6 +84,89 @@ class DetectionRequest(BaseModel):
     def choice(self) -> ModelChoice:
         """The model and, if one is asked for, its version."""
         return ModelChoice(self.model_name, self.model_version, self.version_label)
+
+
+class HitBox(BaseModel):
+    """A box over the upright picture, 0 to 1: left, top, right and bottom."""
+
+    x1: float = Field(ge=0, le=1)
+    y1: float = Field(ge=0, le=1)
+    x2: float = Field(ge=0, le=1)
+    y2: float = Field(ge=0, le=1)
+
+
+class DetectedObject(BaseModel):
+    """One object on the picture."""
+
+    class_id: int
+    score: float
+    class_label: str | None = Field(description="null where the model has no label for the class")
+    hit_box: HitBox
+
+
+class Detections(BaseModel):
+    """The answer to ``POST /imageDetection``; ``detections_json`` writes it."""
+
+    detections: list[DetectedObject] = Field(description="best first")
+    controller_time: float = Field(ge=0, description="seconds from arrival to answer")
+    tfserve_time: float = Field(ge=0, description="seconds of the Predict call that carried it")
+    model_version: int = Field(description="the version that answered")
+
+
+class Failure(BaseModel):
+    """The answer to whatever could not be done."""
+
+    message: str = Field(description="what is wrong, for people")
+    code: str = Field(description="what is wrong, for programs")
+    request_id: str = Field(description="finds the request in the gateway's log")
+    errors: dict[str, list[str]] | None = Field(
+        None, description="of each field or header at fault the reasons; with status 422"
+    )
+
+
+class Health(BaseModel):
+    """The answer to ``GET /healthz``."""
+
+    status: str
+
+
+class Readiness(BaseModel):
+    """The answer to ``GET /readyz``."""
+
+    ready: bool
+    reason: str | None = Field(None, description="why it is not ready")
+    models: dict[str, str] | None = Field(None, description="of each configured model its state")
+
+
+class ModelInput(BaseModel):
+    """What a model takes; a side is null where any will do."""
+
+    name: str
+    takes: str
+    height: int | None
+    width: int | None
+
+
+class ModelDescription(BaseModel):
+    """How a model is asked, as far as it could be learnt from TensorFlow Serving."""
+
+    name: str
+    labels: int = Field(description="classes that have a label")
+    problem: str | None = Field(None, description="why there is no more to say")
+    versions: dict[str, str] | None = Field(None, description="of each version its state")
+    version: int | None = Field(None, description="the one that is asked by default")
+    signature: str | None = None
+    input: ModelInput | None = None
+    batches: bool | None = Field(None, description="whether a call may carry several pictures")
+    learnt: dict[str, float | None] | None = Field(
+        None, description="what calls cost; times in seconds"
+    )
+
+
+class Models(BaseModel):
+    """The answer to ``GET /models``."""
+
+    models: list[ModelDescription]
 
 
 def parse_request(body: bytes) -> DetectionRequest:
