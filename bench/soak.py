@@ -99,9 +99,7 @@ class Soak:
                 self._close_window()
 
     def _count(self, end: End) -> None:
-        self.ends.append(
-            (end.at - self._began, end.at - end.due, end.outcome, self._fault_of(end))
-        )
+        self.ends.append((end.at - self._began, end.at - end.due, end.outcome, self._fault_of(end)))
         if end.outcome == SILENT:
             self.silent[end.why] += 1
 

@@ -46,7 +46,12 @@ def checks(results: Results) -> list[tuple[str, str, str, bool]]:
     grown = files_last - files
     measured = f"{grown:+.1f} ({files:.1f} to {files_last:.1f})"
     rows.append(
-        ("descriptors grown, without those of the clients' connections", f"≤ {GROWTH_FILES}", measured, grown <= GROWTH_FILES)
+        (
+            "descriptors grown, without those of the clients' connections",
+            f"≤ {GROWTH_FILES}",
+            measured,
+            grown <= GROWTH_FILES,
+        )
     )
     return rows
 
@@ -120,7 +125,10 @@ def memory(results: Results, axes: Axes) -> None:
     """Draw the gateway's memory, and its descriptors on a scale of their own."""
     at = [one[0] for one in results["samples"]]
     axes.plot(at, [one[1] / 1e6 for one in results["samples"]], color="#08519c")
-    axes.set(title="The gateway's memory (blue), and its descriptors that are no client's (brown)", ylim=(0, None))
+    axes.set(
+        title="The gateway's memory (blue), and its descriptors that are no client's (brown)",
+        ylim=(0, None),
+    )
     axes.set_ylabel("MB, PSS", color="#08519c")
     beside = axes.twinx()
     beside.plot(at, [one[2] for one in results["samples"]], color="#8c564b", linewidth=1)
