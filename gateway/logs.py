@@ -42,6 +42,18 @@ class _JsonFormatter(logging.Formatter):
         return to_json(fields, fallback=str).decode()
 
 
+def _shorten(record: logging.LogRecord) -> bool:
+    """One line, and no trace, of what is no valid HTTP: anybody may send that, any number of times.
+
+    aiohttp answers it with 400 before it is a request, in plain text.
+    """
+    error = record.exc_info and record.exc_info[1]
+    if getattr(error, "code", None) == 400:
+        record.levelno, record.levelname = logging.INFO, "INFO"
+        record.msg, record.exc_info = f"no valid HTTP from %s: {type(error).__name__}", None
+    return True
+
+
 def configure_logs(log_format: Literal["auto", "json", "text"]) -> None:
     """Send the records of level INFO and above to standard error, in the format asked for."""
     # Nobody reads them, and each costs a request (the standard library's howto, "Optimization").
@@ -55,3 +67,4 @@ def configure_logs(log_format: Literal["auto", "json", "text"]) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
+    logging.getLogger("aiohttp.server").filters[:] = [_shorten]

@@ -184,7 +184,7 @@ def _failure(status: int, codes: list[str]) -> dict[str, Any]:
 
 
 def _other() -> dict[str, Any]:
-    return _response("No such path, not with this method, or no valid HTTP", _json(_ref(Failure)))
+    return _response("No such path, or not with this method", _json(_ref(Failure)))
 
 
 def _response(description: str, content: dict[str, Any], *headers: str) -> dict[str, Any]:
