@@ -33,6 +33,11 @@ __all__ = [
 MAX_ELEMENTS = 1 << 28
 """More elements than this in one output tensor are taken for damage, not for data."""
 
+MAX_CLAIMED = 1 << 22
+"""So many, where they are more than the values that were sent: 10,000 pictures of 100 boxes."""
+
+_MAX_DIMENSIONS = 32  # that numpy has in every release
+
 _DTYPES: Mapping[int, np.dtype[Any]] = {
     pb.DT_FLOAT: np.dtype("<f4"),
     pb.DT_DOUBLE: np.dtype("<f8"),
@@ -135,29 +140,37 @@ def parse_predict(message: bytes) -> PredictAnswer:
 def tensor_to_array(tensor: pb.TensorProto, name: str = "tensor") -> NDArray[Any]:
     """Make an array of a TensorProto, a view of its bytes where the encoding permits.
 
-    Values come as ``tensor_content`` or in the field of their type; when there are fewer than the
-    shape asks for, the last stands for all that are missing (tensorflow/core/framework/tensor.cc).
+    Values come as ``tensor_content``, all of them, or in the field of their type; when there are
+    fewer than the shape asks for, the last stands for all that are missing
+    (tensorflow/core/framework/tensor.cc).
     A string tensor becomes an array of ``bytes`` objects. The array may be read-only.
 
     Raises
     ------
     BackendAnswerInvalidError
-        The shape is unknown, negative, or larger than ``MAX_ELEMENTS``; the type is none of those
-        known; or there are more values than elements, or none for some.
+        The shape is unknown, negative, or larger than ``MAX_ELEMENTS``, or than ``MAX_CLAIMED``
+        with fewer values; the type is none of those known; or there are more values than elements,
+        or none for some.
     """
     shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
     if tensor.tensor_shape.unknown_rank or any(size < 0 for size in shape):
         raise BackendAnswerInvalidError(f"output {name!r} has no definite shape")
+    if len(shape) > _MAX_DIMENSIONS:
+        raise BackendAnswerInvalidError(f"output {name!r} has {len(shape)} dimensions")
     count = math.prod(shape)
-    if count > MAX_ELEMENTS:
+    # Strings are counted one by one as they are read; and numpy has a limit for what a zero hides.
+    most = MAX_CLAIMED if tensor.dtype == pb.DT_STRING else MAX_ELEMENTS
+    if math.prod(size or 1 for size in shape) > most:
         raise BackendAnswerInvalidError(f"output {name!r} claims a shape of {list(shape)}")
     values = _values(tensor, name)
     if len(values) == count:
         return values.reshape(shape)
-    if len(values) == 0 or len(values) > count:
+    if len(values) == 0 or len(values) > count or tensor.tensor_content:
         raise BackendAnswerInvalidError(
             f"output {name!r} has {len(values)} values for a shape of {list(shape)}"
         )
+    if count > MAX_CLAIMED:
+        raise BackendAnswerInvalidError(f"output {name!r} claims a shape of {list(shape)}")
     if len(values) == 1:
         return np.broadcast_to(values[0], shape)
     return np.concatenate((values, np.full(count - len(values), values[-1]))).reshape(shape)
