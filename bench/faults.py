@@ -16,6 +16,7 @@ from bench.servers import Backend
 __all__ = ["FAULTS", "Fault", "Fleet"]
 
 LASTS = 3.0  # seconds
+SETTLES = 1.0  # seconds in which the gateway finds a replica that is back
 COST = "4,0.2"  # ms: a + b * n
 
 
@@ -125,9 +126,10 @@ async def half_open(fleet: Fleet, _: int) -> None:
 
 
 async def all_restarted(fleet: Fleet, _: int) -> None:
-    """SIGTERM to one after the other, each started again before the next is stopped."""
+    """SIGTERM to one after the other, each up again for a while before the next is stopped."""
     for number in range(len(fleet)):
         await fleet.start_again(number)
+        await asyncio.sleep(SETTLES)
 
 
 FAULTS: dict[str, tuple[Fault, Sequence[str]]] = {

@@ -2,11 +2,14 @@
 
 import logging
 import sys
+import time
 from typing import Any, Literal
 
 from pydantic_core import to_json
 
 __all__ = ["configure_logs"]
+
+REPEAT_SECONDS = 10.0  # from one line to the next that asyncio may write of the same
 
 
 class _TextFormatter(logging.Formatter):
@@ -54,6 +57,25 @@ def _shorten(record: logging.LogRecord) -> bool:
     return True
 
 
+class _Seldom(logging.Filter):
+    """Lets a message through that is not the last one again, or that was last seen long enough ago.
+
+    asyncio tells of every connection in its backlog that there is no descriptor for it, with a
+    trace, and the event loop would do nothing but write that for seconds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: tuple[object, float] = ("", 0.0)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        (message, at), now = self._last, time.monotonic()
+        if record.msg == message and now - at < REPEAT_SECONDS:
+            return False
+        self._last = (record.msg, now)
+        return True
+
+
 def configure_logs(log_format: Literal["auto", "json", "text"]) -> None:
     """Send the records of level INFO and above to standard error, in the format asked for."""
     # Nobody reads them, and each costs a request (the standard library's howto, "Optimization").
@@ -64,6 +86,7 @@ def configure_logs(log_format: Literal["auto", "json", "text"]) -> None:
         handler.setFormatter(_TextFormatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     else:
         handler.setFormatter(_JsonFormatter())
+    logging.getLogger("asyncio").filters[:] = [_Seldom()]
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
