@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench proto clean
+.PHONY: demo test lint audit bench proto clean
 
 demo: $(VENV)/.demo
 	$(BIN)/tfserving-gateway demo
@@ -17,6 +17,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+audit: $(VENV)/.test
+	.ci/audit $(BIN)/pip-audit
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m bench
