@@ -20,6 +20,6 @@ USER 10001
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
-    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ['APP_PORT'] + '/healthz', timeout=2)"]
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + (os.environ.get('APP_ADMIN_PORT') or os.environ['APP_PORT']) + '/healthz', timeout=2)"]
 ENTRYPOINT ["tfserving-gateway"]
 CMD ["serve"]

@@ -9,11 +9,14 @@ from functools import partial
 from aiohttp import web
 
 from gateway import openapi
+from gateway.access import Access, Key, read_keys
 from gateway.admission import Admission
 from gateway.clients import Clients
+from gateway.connections import Runner
+from gateway.cors import cors
 from gateway.detector import Detector
-from gateway.handlers import routes
-from gateway.keys import ADMISSION, CLIENT, CLIENTS, DETECTOR, METRICS, MODELS, SETTINGS
+from gateway.handlers import admin_routes, routes
+from gateway.keys import ACCESS, ADMISSION, CLIENT, CLIENTS, DETECTOR, METRICS, MODELS, SETTINGS
 from gateway.metrics import Metrics
 from gateway.middleware import answer_errors, observe
 from gateway.models import ConfiguredModels
@@ -27,6 +30,7 @@ __all__ = ["create_app", "drain", "reload"]
 log = logging.getLogger("gateway")
 
 LAST_WORDS = 1.0
+RELOADED = ("models", "api_keys")  # settings that take effect while running
 
 
 def create_app(settings: Settings) -> web.Application:
@@ -38,24 +42,26 @@ def create_app(settings: Settings) -> web.Application:
     Raises
     ------
     ValueError
-        A label map cannot be read; the message names each that is at fault, one a line.
+        The keys or a label map cannot be read; the message names each mistake, one a line.
     """
-    app = web.Application(middlewares=[observe, answer_errors])
+    allow = [cors(settings.origins)] if settings.origins else []
+    app = web.Application(middlewares=[observe, *allow, answer_errors])
     app[SETTINGS] = settings
     app[MODELS] = ConfiguredModels(settings.models)
-    share = settings.client_share
-    app[CLIENTS] = Clients(
-        rate=settings.client_rate,
-        places=None if share is None else max(1, int(share * settings.max_queue_size)),
-    )
+    app[ACCESS] = Access(_keys(settings))
+    app[CLIENTS] = Clients(rate=settings.client_rate, places=settings.places(settings.client_share))
     app.add_routes([*routes(), openapi.route()])
     app.cleanup_ctx.append(_detector)
+    if settings.admin_port is None:
+        app.add_routes(admin_routes())
+    else:
+        app.cleanup_ctx.append(_admin)
     app.on_shutdown.append(drain)
     return app
 
 
 def reload(app: web.Application, settings: Settings) -> None:
-    """Take what may change while running from new settings: models, with their labels.
+    """Take what may change while running from new settings: models, with their labels, and keys.
 
     Says in the log what else has changed, and takes effect after a restart only.
 
@@ -64,11 +70,17 @@ def reload(app: web.Application, settings: Settings) -> None:
     ValueError
         As for ``create_app``; then all stays as it was.
     """
+    keys = _keys(settings)
     app[MODELS].replace(settings.models)
+    app[ACCESS].replace(keys)
     old = app[SETTINGS]
     for name in Settings.model_fields:
-        if name != "models" and getattr(old, name) != getattr(settings, name):
+        if name not in RELOADED and getattr(old, name) != getattr(settings, name):
             log.warning("%s has changed; it takes effect after a restart", name)
+
+
+def _keys(settings: Settings) -> list[Key] | None:
+    return read_keys(settings.api_keys) if settings.api_keys else None
 
 
 async def drain(app: web.Application) -> None:
@@ -122,3 +134,21 @@ async def _detector(app: web.Application) -> AsyncIterator[None]:
     await detector.aclose(0)
     threads.close()
     await client.aclose()
+
+
+async def _admin(app: web.Application) -> AsyncIterator[None]:
+    """A port of its own for what is not for clients; workers share it, and any of them answers."""
+    settings = app[SETTINGS]
+    admin = web.Application(middlewares=[observe, answer_errors])
+    admin[ADMISSION], admin[CLIENT], admin[METRICS] = app[ADMISSION], app[CLIENT], app[METRICS]
+    admin[MODELS], admin[SETTINGS] = app[MODELS], settings
+    admin.add_routes(admin_routes())
+    runner = Runner(admin)
+    await runner.setup()
+    try:
+        port = settings.admin_port
+        await web.TCPSite(runner, settings.host, port, reuse_port=settings.workers > 1).start()
+        log.info("metrics and health are on port %d", runner.addresses[0][1])
+        yield
+    finally:
+        await runner.cleanup()

@@ -41,38 +41,44 @@ class Clients:
         self._clients: OrderedDict[str, _Client] = OrderedDict()
 
     @contextmanager
-    def enter(self, name: str) -> Iterator[None]:
+    def enter(
+        self, name: str, *, rate: float | None = None, places: int | None = None
+    ) -> Iterator[None]:
         """Take in one request of the client ``name``, until the block ends.
+
+        ``rate`` and ``places`` are limits of this client's own, in the place of those of all.
 
         Raises
         ------
         ClientLimitError
             It has sent too many lately, or has too many inside.
         """
-        if self._rate is None and self._places is None:
+        rate = self._rate if rate is None else rate
+        places = self._places if places is None else places
+        if rate is None and places is None:
             yield
             return
-        client = self._look_up(name)
-        if self._places is not None and client.inside >= self._places:
+        client = self._look_up(name, rate or 0.0)
+        if places is not None and client.inside >= places:
             raise ClientLimitError(
                 f"{client.inside} requests of this client are being worked on, as many as it may"
                 " have at a time",
                 reason="client_share",
             )
-        if self._rate is not None:
-            self._take_token(client, self._rate)
+        if rate is not None:
+            self._take_token(client, rate)
         client.inside += 1
         try:
             yield
         finally:
             client.inside -= 1
 
-    def _look_up(self, name: str) -> _Client:
+    def _look_up(self, name: str, rate: float) -> _Client:
         client = self._clients.get(name)
         if client is None:
             if len(self._clients) >= REMEMBERED:
                 self._forget_one()
-            client = self._clients[name] = _Client(max(1.0, self._rate or 0), self._clock())
+            client = self._clients[name] = _Client(max(1.0, rate), self._clock())
         self._clients.move_to_end(name)
         return client
 

@@ -17,6 +17,7 @@ __all__ = [
     "ClientLimitError",
     "DeadlineExceededError",
     "EncodingUnsupportedError",
+    "ForbiddenError",
     "GatewayError",
     "ImageTooLargeError",
     "InputRefusedError",
@@ -27,6 +28,7 @@ __all__ = [
     "ModelUnsupportedError",
     "OverloadedError",
     "ShuttingDownError",
+    "UnauthorizedError",
 ]
 
 
@@ -69,6 +71,18 @@ class InvalidImageError(InvalidRequestError):
         super().__init__({"image": [reason]})
 
 
+class UnauthorizedError(GatewayError):
+    """The request carries no key, or none that is known."""
+
+    code = "unauthorized"
+
+
+class ForbiddenError(GatewayError):
+    """The key is known, and not for what is asked."""
+
+    code = "forbidden"
+
+
 class BodyTooLargeError(GatewayError):
     """The body is longer than ``max_body_bytes``."""
 
@@ -88,7 +102,7 @@ class ImageTooLargeError(GatewayError):
 
 
 class BodyTimeoutError(GatewayError):
-    """The body had not arrived whole when the deadline passed."""
+    """The body had not arrived whole when the deadline passed, or came too slowly."""
 
     code = "body_timeout"
 

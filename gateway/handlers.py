@@ -2,11 +2,13 @@
 
 import asyncio
 import math
+from contextlib import AbstractContextManager
 from typing import Any, Final, cast
 
 from aiohttp import web
 from pydantic_core import to_json
 
+from gateway.access import Key
 from gateway.admission import PRIORITIES, Place, Priority
 from gateway.errors import (
     BackendUnavailableError,
@@ -19,6 +21,7 @@ from gateway.errors import (
     ModelNotFoundError,
 )
 from gateway.keys import (
+    ACCESS,
     ADMISSION,
     ARRIVED,
     CLIENT,
@@ -33,7 +36,7 @@ from gateway.metrics import CONTENT_TYPE
 from gateway.schema import detections_json, parse_request
 from gateway.tfserving import ModelChoice, VersionState
 
-__all__ = ["routes"]
+__all__ = ["admin_routes", "routes"]
 
 TIMEOUT_HEADER: Final = "X-Request-Timeout"
 PRIORITY_HEADER: Final = "X-Priority"
@@ -42,10 +45,16 @@ FIRST_BYTES = 1 << 16  # of a body, for which there must be room before any has 
 
 
 def routes() -> list[web.RouteDef]:
-    """Every route of the application."""
+    """What is for clients."""
     return [
         web.post("/imageDetection", image_detection, name="detect"),
         web.get("/models", models),
+    ]
+
+
+def admin_routes() -> list[web.RouteDef]:
+    """What is for operators and their machines."""
+    return [
         web.get("/healthz", healthz),
         web.get("/readyz", readyz),
         web.get("/metrics", metrics),
@@ -55,12 +64,13 @@ def routes() -> list[web.RouteDef]:
 async def image_detection(request: web.Request) -> web.Response:
     """One picture: admitted, read, detected, answered."""
     app, arrived = request.app, request[ARRIVED]
+    key = _key(request)
     timeout, priority = _check_headers(request)
     deadline = arrived + timeout
     reading = True
     announced = min(request.content_length or 0, FIRST_BYTES)
     with (
-        app[CLIENTS].enter(_client(request)),
+        _enter(request, key),
         app[ADMISSION].enter(announced, priority) as place,
     ):
         try:
@@ -70,6 +80,8 @@ async def image_detection(request: web.Request) -> web.Response:
                 wanted = parse_request(await _read_body(request, place))
                 reading = False
                 request[LOG_FIELDS]["model"] = wanted.model_name
+                if key is not None:
+                    key.check_model(wanted.model_name)
                 found = await app[DETECTOR].detect(
                     wanted.choice,
                     wanted.image,
@@ -77,9 +89,10 @@ async def image_detection(request: web.Request) -> web.Response:
                     place=place,
                     deadline=deadline,
                 )
-        except TimeoutError:
+        except TimeoutError as error:
             if reading:
-                raise BodyTimeoutError("the body did not arrive in time") from None
+                reason = str(error) or "the body did not arrive in time"
+                raise BodyTimeoutError(reason) from None
             raise DeadlineExceededError(
                 f"no answer within the {timeout:g} s that the request was given"
             ) from None
@@ -95,11 +108,27 @@ async def image_detection(request: web.Request) -> web.Response:
     return web.Response(body=answer, content_type="application/json")
 
 
-def _client(request: web.Request) -> str:
-    """Whose limits the request is held against; without the header, those of its address."""
-    header = request.app[SETTINGS].client_header
+def _key(request: web.Request) -> Key | None:
+    """Whose key the request carries, where one is needed; its name is told in the log."""
+    access = request.app[ACCESS]
+    if not access.needed:
+        return None
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        secret = request.headers.get("X-API-Key", "")
+    key = access.identify(secret.strip())
+    request[LOG_FIELDS]["client"] = key.name
+    return key
+
+
+def _enter(request: web.Request, key: Key | None) -> AbstractContextManager[None]:
+    """Count the request among those of its client: its key's, its header's or its address's."""
+    clients, settings = request.app[CLIENTS], request.app[SETTINGS]
+    if key is not None:
+        return clients.enter(key.name, rate=key.rate, places=settings.places(key.share))
+    header = settings.client_header
     named = request.headers.get(header) if header else None
-    return f"{header} {named}" if named else request.remote or ""
+    return clients.enter(f"{header} {named}" if named else request.remote or "")
 
 
 def _check_headers(request: web.Request) -> tuple[float, Priority]:
@@ -146,10 +175,14 @@ def _too_large(limit: int) -> BodyTooLargeError:
 
 async def models(request: web.Request) -> web.Response:
     """The models that are configured or were asked for, or those of ``?name=``, and their state."""
-    app = request.app
+    app, key = request.app, _key(request)
     names = request.query.getall("name", [])
+    if key is not None:
+        for name in names:
+            key.check_model(name)
     if not names:
-        names = sorted({*app[MODELS], *app[DETECTOR].catalog.seen})
+        known = {*app[MODELS], *app[DETECTOR].catalog.seen}
+        names = sorted(known if key is None or key.models is None else known & key.models)
     found = await asyncio.gather(*(_describe(app, name) for name in names))
     return web.Response(body=to_json({"models": found}), content_type="application/json")
 

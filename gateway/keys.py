@@ -4,6 +4,7 @@ from typing import Final
 
 from aiohttp import web
 
+from gateway.access import Access
 from gateway.admission import Admission
 from gateway.clients import Clients
 from gateway.detector import Detector
@@ -13,6 +14,7 @@ from gateway.settings import Settings
 from gateway.tfserving import Replicas
 
 __all__ = [
+    "ACCESS",
     "ADMISSION",
     "ARRIVED",
     "CLIENT",
@@ -25,6 +27,7 @@ __all__ = [
     "SETTINGS",
 ]
 
+ACCESS: Final = web.AppKey("access", Access)
 ADMISSION: Final = web.AppKey("admission", Admission)
 CLIENT: Final = web.AppKey("client", Replicas)
 CLIENTS: Final = web.AppKey("clients", Clients)

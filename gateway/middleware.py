@@ -14,7 +14,7 @@ from pydantic_core import to_json
 from gateway import errors
 from gateway.keys import ADMISSION, ARRIVED, LOG_FIELDS, METRICS, REQUEST_ID
 
-__all__ = ["answer_errors", "observe"]
+__all__ = ["answer_errors", "observe", "refuse"]
 
 log = logging.getLogger("gateway")
 
@@ -24,6 +24,8 @@ CLIENT_LEFT = 499  # nginx's status for a client that closed the connection befo
 
 STATUS: dict[type[errors.GatewayError], int] = {
     errors.InvalidJsonError: 400,
+    errors.UnauthorizedError: 401,
+    errors.ForbiddenError: 403,
     errors.ModelNotFoundError: 404,
     errors.BodyTimeoutError: 408,
     errors.BodyTooLargeError: 413,
@@ -46,6 +48,15 @@ STATUS: dict[type[errors.GatewayError], int] = {
 
 RETRY_AFTER_SECONDS = 1.0
 
+HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "Server": "tfserving-gateway",  # aiohttp would tell its release and Python's
+    "X-Content-Type-Options": "nosniff",
+}
+"""On every answer: browsers shall neither guess, keep, frame nor run what is in it."""
+
 
 @web.middleware
 async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -61,6 +72,7 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
     status = CLIENT_LEFT
     try:
         response = await handler(request)
+        response.headers.update(HEADERS)
         response.headers[ID_HEADER] = request_id
         status = response.status
         if request.app[ADMISSION].closing:  # else clients send their next request to who is gone
@@ -73,18 +85,22 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
             request.app[METRICS].request(fields.get("model"), status, seconds)
         level = logging.INFO if route == "detect" or status >= 400 else logging.DEBUG
         if log.isEnabledFor(level):
-            line = {
-                "request_id": request_id,
-                "method": request.method,
-                "path": request.path,
-                "status": status,
-                "seconds": round(seconds, 6),
-                "remote": request.remote,
-                **fields,
-            }
-            # As log.log() does, without the search of the stack for who called it.
-            extra = {"request": line}
-            log.handle(log.makeRecord(log.name, level, "", 0, "request", (), None, extra=extra))
+            _log(request, level, status, seconds)
+
+
+def _log(request: web.BaseRequest, level: int, status: int, seconds: float) -> None:
+    line = {
+        "request_id": request[REQUEST_ID],
+        "method": request.method,
+        "path": request.path,
+        "status": status,
+        "seconds": round(seconds, 6),
+        "remote": request.remote,
+        **request[LOG_FIELDS],
+    }
+    # As log.log() does, without the search of the stack for who called it.
+    extra = {"request": line}
+    log.handle(log.makeRecord(log.name, level, "", 0, "request", (), None, extra=extra))
 
 
 @web.middleware
@@ -122,8 +138,20 @@ def _explain(request: web.Request, error: web.HTTPException) -> str:
     return error.reason or "the request cannot be answered"
 
 
+def refuse(request: web.BaseRequest, status: int, code: str, message: str) -> web.Response:
+    """The answer, as of the middlewares, to what never reached them; it is logged."""
+    request[REQUEST_ID], request[LOG_FIELDS] = os.urandom(16).hex(), {}
+    response = _error(request, status, code, message)
+    response.headers.update(HEADERS)
+    response.headers[ID_HEADER] = request[REQUEST_ID]
+    del request[LOG_FIELDS]["error"]  # it may quote what was sent
+    if log.isEnabledFor(logging.INFO):
+        _log(request, logging.INFO, status, 0.0)
+    return response
+
+
 def _error(
-    request: web.Request,
+    request: web.BaseRequest,
     status: int,
     code: str,
     message: str,
@@ -135,6 +163,8 @@ def _error(
     if isinstance(error, errors.InvalidRequestError):
         body["errors"] = error.errors
     response = web.Response(status=status, body=to_json(body), content_type="application/json")
+    if status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
     if status in (429, 503):
         wait = getattr(error, "retry_after", RETRY_AFTER_SECONDS)
         response.headers["Retry-After"] = str(max(1, math.ceil(wait)))

@@ -1,6 +1,7 @@
 """Every setting: its name, default, range and meaning. Only here is the environment read."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 from pydantic.fields import FieldInfo
@@ -27,6 +29,7 @@ __all__ = ["ModelSettings", "Settings", "SettingsInvalidError", "load_settings"]
 
 MIB = 1 << 20
 PREFIX = "APP_"
+ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9]\d{0,4})?")
 
 
 class SettingsInvalidError(Exception):
@@ -85,6 +88,13 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
     port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    admin_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="port for /metrics, /healthz and /readyz, which are then not on the other one;"
+        " by default they are there too",
+    )
     workers: int = Field(
         1,
         ge=1,
@@ -131,11 +141,34 @@ class Settings(BaseSettings):
     client_header: str | None = Field(
         None,
         min_length=1,
-        description="header that names the client for these limits, such as X-API-Key, where a"
-        " proxy vouches for it; by default the address it comes from",
+        description="header that names the client for these limits, where a proxy vouches for it;"
+        " by default the address it comes from; with api_keys, it is the key that names it",
+    )
+    api_keys: Path | None = Field(
+        None,
+        description="YAML file of the keys that clients need; by default they need none; read again"
+        " on SIGHUP",
+    )
+    cors_origins: str | None = Field(
+        None,
+        description="origins whose pages may ask from within a browser, such as"
+        " https://example.org, with commas, or *; by default none",
     )
     max_pending_bytes: int = Field(
         512 * MIB, ge=MIB, description="memory for bodies and decoded pictures, else 503"
+    )
+    header_timeout: float = Field(
+        10.0,
+        gt=0,
+        le=3600,
+        description="seconds in which a request's head has to arrive, from the connection or from"
+        " the head's first byte, else the connection is closed",
+    )
+    min_body_rate: int = Field(
+        1024,
+        ge=0,
+        description="bytes a second that a request's body has to bring after its first second,"
+        " else 408",
     )
     max_body_bytes: int = Field(32 * MIB, ge=1, description="length of a request's body, else 413")
     max_pixels: int = Field(
@@ -175,10 +208,38 @@ class Settings(BaseSettings):
                 raise ValueError("has an IPv6 address without brackets, as in [::1]:8500")
         return value
 
+    @field_validator("admin_port")
+    @classmethod
+    def _another_port(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value and value == info.data.get("port"):
+            raise ValueError("is the port for requests; it has to be another one")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: str | None) -> str | None:
+        for origin in map(str.strip, (value or "*").split(",")):
+            if origin != "*" and not ORIGIN.fullmatch(origin):
+                raise ValueError("is not SCHEME://HOST or SCHEME://HOST:PORT in lower case, or *")
+        return value
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """Those of ``cors_origins``, one by one."""
+        return (
+            frozenset(map(str.strip, self.cors_origins.split(",")))
+            if self.cors_origins
+            else frozenset()
+        )
+
     @property
     def addresses(self) -> list[str]:
         """Those of ``tfserving``, one by one."""
         return [address.strip() for address in self.tfserving.split(",")]
+
+    def places(self, share: float | None) -> int | None:
+        """How many requests of one client may be inside, by its share; None if that is None."""
+        return None if share is None else max(1, int(share * self.max_queue_size))
 
     @classmethod
     def settings_customise_sources(

@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_detect(commands)
     _add_models(commands)
     _add_plan(commands)
+    _add_key(commands)
     _add_backend(commands)
     return parser
 
@@ -131,7 +132,7 @@ def _add_detect(commands: Any) -> None:
     def run(args: argparse.Namespace) -> int:
         from gateway.cli.detect import DetectOptions, run  # noqa: PLC0415 - see above
 
-        names = ("images", "url", "model", "threshold", "annotate", "json")
+        names = ("images", "url", "key_file", "model", "threshold", "annotate", "json")
         return run(DetectOptions(**{name: getattr(args, name) for name in names}))
 
     parser = commands.add_parser(
@@ -141,6 +142,7 @@ def _add_detect(commands: Any) -> None:
     )
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="a picture's file")
     parser.add_argument("--url", default=DEFAULT_URL, help=f"the gateway (default: {DEFAULT_URL})")
+    _add_key_file(parser)
     parser.add_argument("--model", help="the model; may be left out when the gateway has only one")
     parser.add_argument("--threshold", type=float, help="score to exceed (default: the gateway's)")
     parser.add_argument("--annotate", type=Path, metavar="DIR", help="write pictures with boxes")
@@ -152,7 +154,7 @@ def _add_models(commands: Any) -> None:
     def run(args: argparse.Namespace) -> int:
         from gateway.cli.models import run  # noqa: PLC0415 - see above
 
-        return run(args.names, url=args.url)
+        return run(args.names, url=args.url, key_file=args.key_file)
 
     parser = commands.add_parser(
         "models",
@@ -162,6 +164,7 @@ def _add_models(commands: Any) -> None:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="a model's name")
     parser.add_argument("--url", default=DEFAULT_URL, help=f"the gateway (default: {DEFAULT_URL})")
+    _add_key_file(parser)
     parser.set_defaults(run=run)
 
 
@@ -169,7 +172,10 @@ def _add_plan(commands: Any) -> None:
     def run(args: argparse.Namespace) -> int:
         from gateway.cli.plan import PlanOptions, run  # noqa: PLC0415 - see above
 
-        names = ("rate", "slo_ms", "url", "cost", "model", "max_batch_size", "cores")
+        names = (
+            *("rate", "slo_ms", "url", "metrics_url", "key_file"),
+            *("cost", "model", "max_batch_size", "cores"),
+        )
         return run(PlanOptions(**{name: getattr(args, name) for name in names}))
 
     parser = commands.add_parser(
@@ -186,6 +192,10 @@ def _add_plan(commands: Any) -> None:
     source.add_argument(
         "--from", dest="url", metavar="URL", help="a gateway that has served the model for a while"
     )
+    parser.add_argument(
+        "--metrics-from", dest="metrics_url", metavar="URL", help="its admin_port, where it has one"
+    )
+    _add_key_file(parser)
     source.add_argument("--cost", metavar="A,B", help="ms of a call: a + b * n for n pictures")
     parser.add_argument("--model", help="the model; may be left out when only one was used")
     parser.add_argument(
@@ -197,6 +207,29 @@ def _add_plan(commands: Any) -> None:
     )
     parser.add_argument("--cores", type=int, default=2, help="of each gateway (default: 2)")
     parser.set_defaults(run=run)
+
+
+def _add_key(commands: Any) -> None:
+    def run(args: argparse.Namespace) -> int:
+        from gateway.cli.key import run  # noqa: PLC0415 - see above
+
+        return run(args.name)
+
+    parser = commands.add_parser(
+        "key",
+        help="make a key for a client",
+        description="Print a new key, and the entry for the gateway's file of api_keys. The entry"
+        " holds the key's hash alone.",
+    )
+    parser.add_argument("name", metavar="NAME", help="the client, as limits and log lines name it")
+    parser.set_defaults(run=run)
+
+
+def _add_key_file(parser: argparse.ArgumentParser) -> None:
+    # No flag takes the key itself: everybody on the machine sees a command's arguments.
+    parser.add_argument(
+        "--key-file", type=Path, metavar="FILE", help="file that holds the key, if one is needed"
+    )
 
 
 def _positive(text: str) -> float:

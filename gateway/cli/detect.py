@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import ClientSession, ClientTimeout
 
 from gateway.cli.errors import CommandError
-from gateway.cli.http import gateway_session, read_json
+from gateway.cli.http import fetch_models, gateway_session, read_json
 from gateway.imaging.annotate import Box, annotate
 
 __all__ = ["run"]
@@ -27,6 +27,7 @@ class DetectOptions:
 
     images: Sequence[Path]
     url: str
+    key_file: Path | None
     model: str | None
     threshold: float | None
     annotate: Path | None
@@ -44,7 +45,7 @@ def run(options: DetectOptions) -> int:
 
 
 async def _run(options: DetectOptions) -> int:
-    async with gateway_session(options.url, ClientTimeout(total=None)) as session:
+    async with gateway_session(options.url, ClientTimeout(total=None), options.key_file) as session:
         request: dict[str, Any] = {"model_name": options.model or await _only_model(session)}
         if options.threshold is not None:
             request["threshold"] = options.threshold
@@ -72,8 +73,7 @@ async def _run(options: DetectOptions) -> int:
 
 
 async def _only_model(session: ClientSession) -> str:
-    async with session.get("/models") as response:
-        names = [model["name"] for model in (await read_json(response))["models"]]
+    names = [model["name"] for model in await fetch_models(session)]
     if len(names) == 1:
         return str(names[0])
     raise CommandError(

@@ -2,20 +2,21 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from aiohttp import ClientTimeout
 
-from gateway.cli.http import gateway_session, read_json
+from gateway.cli.http import fetch_models, gateway_session
 
 __all__ = ["run"]
 
 ROW = "{:<20} {:<18} {:<20} {:<28} {:<8} {}"
 
 
-def run(names: Sequence[str], *, url: str) -> int:
+def run(names: Sequence[str], *, url: str, key_file: Path | None) -> int:
     """Print a table; returns 1 if there is a problem with any of the models, else 0."""
-    found = asyncio.run(_fetch(names, url))
+    found = asyncio.run(_fetch(names, url, key_file))
     print(ROW.format("model", "versions", "signature", "input", "batches", "labels"))
     for model in found:
         print(_row(model))
@@ -24,13 +25,9 @@ def run(names: Sequence[str], *, url: str) -> int:
     return 1 if any("problem" in model for model in found) else 0
 
 
-async def _fetch(names: Sequence[str], url: str) -> list[dict[str, Any]]:
-    async with (
-        gateway_session(url, ClientTimeout(total=30)) as session,
-        session.get("/models", params=[("name", name) for name in names]) as response,
-    ):
-        found: list[dict[str, Any]] = (await read_json(response))["models"]
-        return found
+async def _fetch(names: Sequence[str], url: str, key_file: Path | None) -> list[dict[str, Any]]:
+    async with gateway_session(url, ClientTimeout(total=30), key_file) as session:
+        return await fetch_models(session, names)
 
 
 def _row(model: dict[str, Any]) -> str:

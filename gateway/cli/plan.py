@@ -4,13 +4,14 @@ import asyncio
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from aiohttp import ClientTimeout
 
 from batching.simulation import Device, simulate
 from gateway.cli.errors import CommandError
-from gateway.cli.http import gateway_session, read_json
+from gateway.cli.http import fetch_models, gateway_session
 
 __all__ = ["Cost", "PlanOptions", "latency", "learnt", "run"]
 
@@ -26,11 +27,16 @@ SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """``rate`` in requests a second, ``slo_ms`` for p99; the cost from ``url`` or as ``a,b`` ms."""
+    """``rate`` in requests a second, ``slo_ms`` for p99; the cost from ``url`` or as ``a,b`` ms.
+
+    ``metrics_url`` is where that gateway's /metrics is, if not there.
+    """
 
     rate: float
     slo_ms: float
     url: str | None
+    metrics_url: str | None
+    key_file: Path | None
     cost: str | None
     model: str | None
     max_batch_size: int
@@ -69,7 +75,7 @@ def run(options: PlanOptions) -> int:
     CommandError
         The cost cannot be read, or the gateway has not learnt any yet.
     """
-    cost = learnt(options.url, options.model) if options.url else _given(options)
+    cost = _asked(options.url, options) if options.url else _given(options)
     print(
         f"A call of n pictures takes {1000 * cost.a:.1f} + {1000 * cost.b:.2f} n ms, of which"
         f" {cost.slots} run at once, and {1000 * cost.overlap:.1f} ms more on the way."
@@ -136,7 +142,13 @@ def _given(options: PlanOptions) -> Cost:
     return Cost(a, b, 0.001, 1, 0.0, options.max_batch_size, 2 * CPU_MS / 1000, CPU_MS / 1000)
 
 
-def learnt(url: str, model: str | None) -> Cost:
+def _asked(url: str, options: PlanOptions) -> Cost:
+    return learnt(url, options.model, metrics_url=options.metrics_url, key_file=options.key_file)
+
+
+def learnt(
+    url: str, model: str | None, *, metrics_url: str | None = None, key_file: Path | None = None
+) -> Cost:
     """What the gateway at ``url`` knows of ``model``, or of the only one that it has used.
 
     Raises
@@ -144,17 +156,22 @@ def learnt(url: str, model: str | None) -> Cost:
     CommandError
         No gateway answers there, or it does not know enough yet.
     """
-    return asyncio.run(_ask(url, model))
+    return asyncio.run(_ask(url, model, metrics_url or url, key_file))
 
 
-async def _ask(url: str, model: str | None) -> Cost:
+async def _ask(url: str, model: str | None, metrics_url: str, key_file: Path | None) -> Cost:
     """What the gateway at ``url`` has learnt of a model, and its own figures."""
-    params = [("name", model)] if model else []
-    async with gateway_session(url, ClientTimeout(total=30)) as session:
-        async with session.get("/models", params=params) as response:
-            models = (await read_json(response))["models"]
-        async with session.get("/metrics") as response:
-            metrics = await response.text()
+    timeout = ClientTimeout(total=30)
+    async with gateway_session(url, timeout, key_file) as session:
+        models = await fetch_models(session, [model] if model else [])
+    async with gateway_session(metrics_url, timeout) as session, session.get("/metrics") as answer:
+        metrics = await answer.text()
+        if answer.status != 200:
+            raise CommandError(
+                f"there are no metrics at {metrics_url}; if the gateway has an admin_port, name it"
+                " with --metrics-from",
+                status=2,
+            )
     known = [one for one in models if "learnt" in one]
     if len(known) != 1:
         names = ", ".join(one["name"] for one in known) or "no model"

@@ -10,7 +10,8 @@ from aiohttp import web
 
 from gateway.app import create_app, drain, reload
 from gateway.cli.errors import CommandError
-from gateway.cli.http import server_url
+from gateway.cli.http import server_url, warn_if_open
+from gateway.connections import Runner
 from gateway.logs import configure_logs
 from gateway.memory import keep_freed_memory
 from gateway.settings import Settings, SettingsInvalidError
@@ -32,6 +33,7 @@ def run(load: Callable[[], Settings]) -> int:
     settings = load()
     keep_freed_memory()
     configure_logs(settings.log_format)
+    warn_if_open(settings)
     asyncio.run(serve(settings, load, ready=lambda url: log.info("listening on %s", url)))
     return 0
 
@@ -49,15 +51,14 @@ async def serve(
         app = create_app(settings)
     except ValueError as error:
         raise CommandError(str(error), status=2) from error
-    runner = web.AppRunner(
-        app,
-        handler_cancellation=True,
-        auto_decompress=False,
-        access_log=None,
-        shutdown_timeout=1.0,
-    )
-    await runner.setup()
+    runner = Runner(app)
     try:
+        try:
+            await runner.setup()
+        except OSError as error:
+            raise CommandError(
+                f"cannot listen on {settings.host}:{settings.admin_port}: {error.strerror}"
+            ) from error
         site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
         try:
             await site.start()

@@ -19,7 +19,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
-from gateway.cli.http import server_url
+from gateway.cli.http import server_url, warn_if_open
 from gateway.logs import configure_logs
 from gateway.memory import keep_freed_memory
 from gateway.settings import Settings
@@ -48,6 +48,7 @@ def run(load: Callable[[], Settings]) -> int:
     settings = load_shared()
     keep_freed_memory()
     configure_logs(settings.log_format)
+    warn_if_open(settings)
     # To be set before prometheus_client is imported, which happens in the workers.
     counts = tempfile.mkdtemp(prefix="gateway-metrics-")
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", counts)
@@ -103,6 +104,7 @@ class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     async def _runner(self) -> web.AppRunner:
         from gateway.app import create_app  # noqa: PLC0415 - see above
         from gateway.cli.serve import reload_logged  # noqa: PLC0415 - see above
+        from gateway.connections import Runner  # noqa: PLC0415 - see above
 
         try:
             app = create_app(self._settings)
@@ -113,13 +115,7 @@ class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         loop.add_signal_handler(signal.SIGHUP, reload_logged, app, self._load)
         with contextlib.suppress(TimeoutError):  # it hangs if another was killed holding its lock
             await asyncio.wait_for(asyncio.to_thread(self._wait_for_the_others), 2 * START_SECONDS)
-        return web.AppRunner(
-            app,
-            handler_cancellation=True,
-            auto_decompress=False,
-            access_log=None,
-            shutdown_timeout=1.0,
-        )
+        return Runner(app)
 
     def _wait_for_the_others(self) -> None:
         """At the start, so that the first to be up does not get all who keep their connections."""

@@ -1,12 +1,14 @@
 """The application over real HTTP, in front of the fake TensorFlow Serving."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient
 
 from gateway.app import create_app
+from gateway.connections import Runner
 from gateway.settings import Settings, load_settings
 
 Start = Callable[..., Awaitable[TestClient]]
@@ -62,3 +64,20 @@ def shows() -> Callable[[TestClient, str, float], Awaitable[None]]:
             pass
 
     return poll
+
+
+@pytest.fixture
+async def listen(settings) -> AsyncIterator[Callable[..., Awaitable[tuple[str, int]]]]:
+    """Start a gateway with changed settings on the connections that the command serves on; where it
+    listens."""
+    runners: list[Runner] = []
+
+    async def run(**changes: Any) -> tuple[str, int]:
+        runners.append(Runner(create_app(settings(**changes))))
+        await runners[-1].setup()
+        await web.TCPSite(runners[-1], "127.0.0.1", 0).start()
+        return runners[-1].addresses[0]
+
+    yield run
+    for runner in runners:
+        await runner.cleanup()

@@ -161,3 +161,59 @@ async def test_the_demo_needs_its_model(run, tmp_path, monkeypatch):
     status, _, err = await run("demo")
     assert status == 1
     assert "checkout" in err
+
+
+async def test_key_and_key_file(start, run, picture, tmp_path):
+    """`key` makes a key and its entry; detect, models and plan take it from a file."""
+    status, out, _ = await run("key", "camera-1")
+    _, secret, _, _, *entry = out.splitlines()
+    assert (status, len(secret)) == (0, 43)
+    keys, key_file = tmp_path / "keys.yaml", tmp_path / "key"
+    keys.write_text("\n".join(entry))
+    key_file.write_text(f"{secret}\n")
+    gateway = await start(models={"colors": ""}, api_keys=str(keys))
+    url, path = url_of(gateway), picture("a.png")
+    for command in (
+        ("detect", "--url", url, path),
+        ("models", "--url", url),
+        ("plan", "--rate", "1", "--slo", "100", "--from", url),
+    ):
+        status, _, err = await run(*command)
+        assert status == 1
+        assert "tfserving-gateway: the gateway refuses: a key is needed" in err
+        status, out, err = await run(*command, "--key-file", str(key_file))
+        assert "refuses" not in err
+        assert status == 0 or command[0] == "plan"  # which has nothing to plan with yet
+    status, _, err = await run("key", "two words")
+    assert status == 2
+    assert "name" in err
+
+
+@pytest.mark.parametrize("content", [None, b"", b"two words", b"a\nb", b"\xff"])
+async def test_key_files_at_fault(run, tmp_path, content):
+    """A file that is not there, or holds something else than a key, is told without it."""
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_bytes(content)
+    status, _, err = await run("models", "--key-file", str(file))
+    assert status == 2
+    assert str(file) in err
+    assert "words" not in err
+
+
+async def test_keys_at_fault(run, tmp_path):
+    """A file of keys with mistakes is told before the gateway starts."""
+    keys = tmp_path / "keys.yaml"
+    keys.write_text("- {name: a, sha256: b}\n- {name: b}")
+    status, _, err = await run("serve", "--port", "0", "--api-keys", str(keys))
+    assert status == 2
+    assert "entry 1 (a): sha256" in err
+    assert "entry 2 (b): sha256" in err
+
+
+async def test_plan_wants_the_metrics(start, run):
+    """Where they are on a port of their own, it has to be told."""
+    gateway = await start(models={"colors": ""}, admin_port=0)
+    status, _, err = await run("plan", "--rate", "1", "--slo", "100", "--from", url_of(gateway))
+    assert status == 2
+    assert "--metrics-from" in err

@@ -123,3 +123,31 @@ async def test_hangup(spawn, serving, http, photo, tmp_path):
         assert await label() == "new"
     gateway.signal(signal.SIGTERM)
     assert await gateway.end() == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_open_to_the_network_without_keys(spawn, tmp_path, workers):
+    """It is told once; not where there are keys, nor on the loopback."""
+    keys = tmp_path / "keys.yaml"
+    keys.write_text("[]")
+    common = ("serve", "--port", "0", "--workers", workers)
+    for flags, warnings in [
+        (("--host", "0.0.0.0"), 1),  # noqa: S104 - this is what is warned of
+        (("--host", "0.0.0.0", "--api-keys", str(keys)), 0),  # noqa: S104 - as above
+        (("--host", "localhost"), 0),
+    ]:
+        gateway = await spawn(*common, *flags)
+        await gateway.url()
+        gateway.signal(signal.SIGTERM)
+        assert await gateway.end() == 0
+        told = [line for line in gateway.lines if "no api_keys are set" in line]
+        assert len(told) == warnings
+
+
+async def test_admin_port_that_is_taken(spawn):
+    """As for the other port."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        gateway = await spawn("serve", "--port", "0", "--admin-port", port)
+        assert await gateway.end() == 1
+    assert f"cannot listen on 127.0.0.1:{port}: " in gateway.lines[-1]

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import signal
+import socket
 
 import aiohttp
 
@@ -75,5 +76,30 @@ async def test_hangup_reaches_every_worker(spawn, serving, tmp_path):
     for _ in range(2):
         assert "restart" not in (await gateway.line("read again|restart")).string
     assert gateway.children() == workers
+    gateway.signal(signal.SIGTERM)
+    assert await gateway.end() == 0
+
+
+async def test_workers_share_the_admin_port(spawn, serving, photo):
+    """Whichever of them answers there, it counts for all; the other port has no metrics."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    gateway = await spawn(
+        "serve", "--port", "0", "--workers", "2", "--tfserving", serving.address,
+        "--admin-port", str(port),
+    )  # fmt: skip
+    url = await gateway.url()
+    for _ in range(2):
+        await gateway.line(f"metrics and health are on port {port}")
+    body = {"model_name": "colors", "image": photo()}
+    for sent in range(1, 9):
+        async with aiohttp.ClientSession() as session:
+            async with session.post(f"{url}/imageDetection", json=body) as response:
+                assert response.status == 200
+            async with session.get(f"http://127.0.0.1:{port}/metrics") as response:
+                text = await response.text()
+            async with session.get(f"{url}/metrics") as response:
+                assert response.status == 404
+        assert f'gateway_requests_total{{model="colors",status="200"}} {sent}.0' in text
     gateway.signal(signal.SIGTERM)
     assert await gateway.end() == 0
