@@ -45,18 +45,6 @@ class _JsonFormatter(logging.Formatter):
         return to_json(fields, fallback=str).decode()
 
 
-def _shorten(record: logging.LogRecord) -> bool:
-    """One line, and no trace, of what is no valid HTTP: anybody may send that, any number of times.
-
-    aiohttp answers it with 400 before it is a request, in plain text.
-    """
-    error = record.exc_info and record.exc_info[1]
-    if getattr(error, "code", None) == 400:
-        record.levelno, record.levelname = logging.INFO, "INFO"
-        record.msg, record.exc_info = f"no valid HTTP from %s: {type(error).__name__}", None
-    return True
-
-
 class _Seldom(logging.Filter):
     """Lets a message through that is not the last one again, or that was last seen long enough ago.
 
@@ -90,4 +78,3 @@ def configure_logs(log_format: Literal["auto", "json", "text"]) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    logging.getLogger("aiohttp.server").filters[:] = [_shorten]

@@ -25,13 +25,16 @@ __all__ = ["describe", "route"]
 INTERFACE_VERSION: Final = "1.0"
 
 MEANINGS: Final = {
-    400: "the body is empty or not JSON",
+    400: "the body is empty or not JSON; the head is no HTTP, or has a line above 8190 bytes or more"
+    " than 128 fields",
+    401: "there are `api_keys`, and you have sent none of them",
+    403: "your key is not for this model",
     404: "TensorFlow Serving has no such model, or it is still loading",
-    408: "the body did not arrive in time",
+    408: "the body did not arrive in time, or came slower than `min_body_rate`",
     413: "more bytes or pixels than allowed, or more than 64 KiB of JSON outside its strings",
     415: "the body is compressed (`Content-Encoding`); a picture gains nothing by that",
     422: "a field is missing or wrong; `errors` maps each field to its reasons",
-    429: "you have sent more than one client may (`client_rate`, `client_share`)",
+    429: "you have sent more than one client, or your key, may (`client_rate`, `client_share`)",
     500: "a defect of the gateway; its log has the trace",
     502: "TensorFlow Serving refused the input or answered something that is no set of detections",
     503: "try again, after the seconds in `Retry-After`",
@@ -40,6 +43,8 @@ MEANINGS: Final = {
 """Of each status that a request for detections may get: as the README says it."""
 
 WAITED_FOR: Final = (429, 503)
+KEY_OR_NONE: Final[list[dict[str, list[str]]]] = [{}, {"bearer": []}, {"header": []}]
+"""A key is asked for where there are ``api_keys``."""
 MODELS: Final[dict[type[BaseModel], JsonSchemaMode]] = {
     DetectionRequest: "validation",
     Detections: "serialization",
@@ -95,7 +100,16 @@ def describe() -> dict[str, Any]:
         },
         "components": {
             "schemas": schemas["$defs"],
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
             "headers": {
+                "WWW-Authenticate": {
+                    "description": "How to send a key",
+                    "required": True,
+                    "schema": {"const": "Bearer"},
+                },
                 ID_HEADER: {
                     "description": "The id of the request, yours or one that was made",
                     "required": True,
@@ -112,7 +126,7 @@ def describe() -> dict[str, Any]:
 
 
 def _detect() -> dict[str, Any]:
-    codes: dict[int, set[str]] = {500: {"internal_error"}}
+    codes: dict[int, set[str]] = {400: {"invalid_http"}, 500: {"internal_error"}}
     for error, status in STATUS.items():
         codes.setdefault(status, set()).add(error.code)
     return {
@@ -136,6 +150,7 @@ def _detect() -> dict[str, Any]:
             },
         ],
         "requestBody": {"required": True, "content": _json(_ref(DetectionRequest))},
+        "security": KEY_OR_NONE,
         "responses": {
             "200": _response("What was found", _json(_ref(Detections))),
             **{str(status): _failure(status, sorted(codes[status])) for status in sorted(codes)},
@@ -153,6 +168,11 @@ def _models() -> dict[str, Any]:
     }
     operation = _get("models", "How models are asked", {200: (Models, "Each model")})
     operation["parameters"].append(name)
+    operation["security"] = KEY_OR_NONE
+    operation["responses"] |= {
+        str(status): _failure(status, [code])
+        for status, code in ((401, "unauthorized"), (403, "forbidden"))
+    }
     return operation
 
 
@@ -179,6 +199,7 @@ def _failure(status: int, codes: list[str]) -> dict[str, Any]:
     if status == 422:
         narrowed["required"] = ["errors"]
     headers = ["Retry-After"] if status in WAITED_FOR else []
+    headers += ["WWW-Authenticate"] if status == 401 else []
     content = _json({"allOf": [_ref(Failure), narrowed]})
     return _response(MEANINGS[status], content, *headers)
 

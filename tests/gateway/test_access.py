@@ -159,9 +159,10 @@ async def test_over_http(start, ask, key_file, lines_logged, caplog, headers, st
     assert "wr0ng" not in logged
 
 
-async def test_what_needs_no_key(start, key_file):
+async def test_what_needs_no_key(start, key_file, shows):
     """Health and metrics; and what is not there is not there for anybody."""
     gateway = await start(api_keys=key_file(s3cret={}))
+    await shows(gateway, "gateway_replicas_left_out", 0)
     for path, status in [("/healthz", 200), ("/readyz", 200), ("/metrics", 200), ("/x", 404)]:
         assert (await gateway.get(path)).status == status
 

@@ -73,13 +73,30 @@ def test_statuses_and_codes_are_those_of_the_readme():
     assert set(told) == {str(status) for status in STATUS.values()} | {"500"}
 
 
+async def test_keys_are_described(start, tmp_path):
+    """Where keys are asked for, the answer says how to send one; the description needs none."""
+    keys = tmp_path / "keys.yaml"
+    keys.write_text(f"[{{name: a, sha256: {'a' * 64}}}]")
+    gateway = await start(api_keys=str(keys))
+    for path, method in (("/models", "get"), ("/imageDetection", "post")):
+        response = await gateway.request(method, path)
+        assert response.status == 401
+        check(await response.json(), path, 401, method)
+        operation = DESCRIPTION["paths"][path][method]
+        assert set(DESCRIPTION["components"]["securitySchemes"]) == {
+            name for way in operation["security"] for name in way
+        }
+    assert (await gateway.get("/openapi.json")).status == 200
+
+
 def test_headers_are_described():
     """What a request may carry, and what comes back with an answer."""
     names = {parameter["name"] for parameter in DETECT["parameters"]}
     assert names == {"X-Request-ID", TIMEOUT_HEADER, PRIORITY_HEADER}
     for status, response in DETECT["responses"].items():
         told = set(response["headers"])
-        assert told == {"X-Request-ID"} | ({"Retry-After"} if status in ("429", "503") else set())
+        more = {"401": {"WWW-Authenticate"}, "429": {"Retry-After"}, "503": {"Retry-After"}}
+        assert told == {"X-Request-ID"} | more.get(status, set())
 
 
 def test_what_is_written_is_what_is_described():
