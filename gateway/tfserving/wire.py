@@ -172,7 +172,7 @@ def tensor_to_array(tensor: pb.TensorProto, name: str = "tensor") -> NDArray[Any
     if count > MAX_CLAIMED:
         raise BackendAnswerInvalidError(f"output {name!r} claims a shape of {list(shape)}")
     if len(values) == 1:
-        return np.broadcast_to(values[0], shape)
+        return np.broadcast_to(values.reshape(()), shape)
     return np.concatenate((values, np.full(count - len(values), values[-1]))).reshape(shape)
 
 

@@ -211,3 +211,9 @@ def test_content_that_is_cut_is_not_filled_up():
     for kind, content in ((types_pb2.DT_FLOAT, b"\0" * 8), (types_pb2.DT_UINT8, b"ab")):
         with pytest.raises(BackendAnswerInvalidError, match=r"2 values for a shape of \[3\]"):
             parse_predict(claiming([3], dtype=kind, tensor_content=content))
+
+
+def test_one_string_for_all_stays_a_bytes_object():
+    """Filled up or not, strings are bytes objects and keep the zeros at their ends."""
+    message = claiming([2], dtype=types_pb2.DT_STRING, string_val=[b"a\0"])
+    assert read(message).outputs["scores"].tolist() == [b"a\0", b"a\0"]
