@@ -48,8 +48,9 @@ async def test_ready_when_a_configured_model_is_available(start, serving, fake_m
     assert "'slow' is LOADING" in answer["reason"]
 
 
-async def test_ready_without_configured_models(gateway, serving):
+async def test_ready_without_configured_models(gateway, serving, shows):
     """With no model configured, that TensorFlow Serving answers is enough."""
+    await shows(gateway, "gateway_replicas_left_out", 0)
     assert (await ready(gateway))[0] == 200
     serving.abort = (grpc.StatusCode.UNAVAILABLE, "")
     status, answer = await ready(gateway)
