@@ -20,6 +20,6 @@ USER 10001
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
-    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + (os.environ.get('APP_ADMIN_PORT') or os.environ['APP_PORT']) + '/healthz', timeout=2)"]
+    CMD ["python", "-c", "import os, ssl, urllib.request; e = os.environ; admin = e.get('APP_ADMIN_PORT'); urllib.request.urlopen('http' + 's' * ('APP_TLS_CERT' in e and not admin) + '://127.0.0.1:' + (admin or e['APP_PORT']) + '/healthz', timeout=2, context=ssl._create_unverified_context())"]
 ENTRYPOINT ["tfserving-gateway"]
 CMD ["serve"]

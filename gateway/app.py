@@ -16,13 +16,24 @@ from gateway.connections import Runner
 from gateway.cors import cors
 from gateway.detector import Detector
 from gateway.handlers import admin_routes, routes
-from gateway.keys import ACCESS, ADMISSION, CLIENT, CLIENTS, DETECTOR, METRICS, MODELS, SETTINGS
+from gateway.keys import (
+    ACCESS,
+    ADMISSION,
+    CLIENT,
+    CLIENTS,
+    CREDENTIALS,
+    DETECTOR,
+    METRICS,
+    MODELS,
+    SETTINGS,
+)
 from gateway.metrics import Metrics
 from gateway.middleware import answer_errors, observe
 from gateway.models import ConfiguredModels
 from gateway.settings import Settings
-from gateway.tfserving import Replicas, ServingClient
+from gateway.tfserving import Credentials, Replicas, ServingClient
 from gateway.threads import Threads
+from gateway.tls import keep_fresh
 from gateway.warmup import warm_up
 
 __all__ = ["create_app", "drain", "reload"]
@@ -42,12 +53,17 @@ def create_app(settings: Settings) -> web.Application:
     Raises
     ------
     ValueError
-        The keys or a label map cannot be read; the message names each mistake, one a line.
+        The keys, a label map or a file for TLS to TensorFlow Serving cannot be read; the message
+        names each mistake, one a line.
     """
     allow = [cors(settings.origins)] if settings.origins else []
     app = web.Application(middlewares=[observe, *allow, answer_errors])
     app[SETTINGS] = settings
     app[MODELS] = ConfiguredModels(settings.models)
+    if settings.tfserving_ca is not None:
+        app[CREDENTIALS] = Credentials(
+            settings.tfserving_ca, settings.tfserving_cert, settings.tfserving_key
+        )
     app[ACCESS] = Access(_keys(settings))
     app[CLIENTS] = Clients(rate=settings.client_rate, places=settings.places(settings.client_share))
     app.add_routes([*routes(), openapi.route()])
@@ -110,11 +126,12 @@ async def _detector(app: web.Application) -> AsyncIterator[None]:
     )
     app[CLIENT] = client = Replicas(
         settings.addresses,
-        lambda address: ServingClient(address, max_message_bytes=settings.max_message_bytes),
+        lambda address: _serving_client(app, address),
         hedge=settings.hedging,
         prepare=partial(warm_up, models),
     )
     await client.start()
+    renewing = _renew(app)
     threads = Threads(settings.decode_threads)
     app[METRICS] = metrics = Metrics(
         lambda name: name in models or name in app[DETECTOR].catalog.seen,
@@ -131,6 +148,8 @@ async def _detector(app: web.Application) -> AsyncIterator[None]:
     ):
         metrics.gauge(name, text, read)
     yield
+    if renewing is not None:
+        renewing.cancel()
     await detector.aclose(0)
     threads.close()
     await client.aclose()
@@ -152,3 +171,26 @@ async def _admin(app: web.Application) -> AsyncIterator[None]:
         yield
     finally:
         await runner.cleanup()
+
+
+def _serving_client(app: web.Application, address: str) -> ServingClient:
+    settings, credentials = app[SETTINGS], app.get(CREDENTIALS)
+    most = settings.max_message_bytes
+    if credentials is None:
+        return ServingClient(address, max_message_bytes=most)
+    return ServingClient(
+        address,
+        max_message_bytes=most,
+        credentials=credentials.channel,
+        server_name=settings.tfserving_server_name or app[CLIENT].name_of(address),
+    )
+
+
+def _renew(app: web.Application) -> asyncio.Task[None] | None:
+    """Make new channels whenever the files that they are made with have changed."""
+    credentials = app.get(CREDENTIALS)
+    if credentials is None:
+        return None
+    renew = partial(app[CLIENT].renew, app[SETTINGS].request_timeout)
+    fresh = keep_fresh("TLS to TensorFlow Serving", credentials.look, renew)
+    return asyncio.get_running_loop().create_task(fresh)

@@ -237,6 +237,8 @@ async def readyz(request: web.Request) -> web.Response:
         reason = "TensorFlow Serving cannot be reached"
     if ready and app[CLIENT].left_out == app[CLIENT].count:
         ready, reason = False, "TensorFlow Serving is being warmed up"
+    if not ready and (failure := app[CLIENT].tls_failure) is not None:
+        reason += f"; TLS with TensorFlow Serving: {failure}"
     answer = {"ready": ready, "models": states} | ({} if ready else {"reason": reason})
     return web.json_response(answer, status=200 if ready else 503)
 

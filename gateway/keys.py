@@ -11,7 +11,7 @@ from gateway.detector import Detector
 from gateway.metrics import Metrics
 from gateway.models import ConfiguredModels
 from gateway.settings import Settings
-from gateway.tfserving import Replicas
+from gateway.tfserving import Credentials, Replicas
 
 __all__ = [
     "ACCESS",
@@ -19,6 +19,7 @@ __all__ = [
     "ARRIVED",
     "CLIENT",
     "CLIENTS",
+    "CREDENTIALS",
     "DETECTOR",
     "LOG_FIELDS",
     "METRICS",
@@ -31,6 +32,8 @@ ACCESS: Final = web.AppKey("access", Access)
 ADMISSION: Final = web.AppKey("admission", Admission)
 CLIENT: Final = web.AppKey("client", Replicas)
 CLIENTS: Final = web.AppKey("clients", Clients)
+CREDENTIALS: Final = web.AppKey("credentials", Credentials)
+"""There is none without TLS to TensorFlow Serving."""
 DETECTOR: Final = web.AppKey("detector", Detector)
 METRICS: Final = web.AppKey("metrics", Metrics)
 MODELS: Final = web.AppKey("models", ConfiguredModels)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import ssl
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,8 @@ from pydantic_settings import (
     SettingsConfigDict,
     SettingsError,
 )
+
+from gateway.tls import PemFiles
 
 __all__ = ["ModelSettings", "Settings", "SettingsInvalidError", "load_settings"]
 
@@ -81,6 +84,25 @@ class Settings(BaseSettings):
         " commas; a name may stand for many machines; the environment may also give one as"
         " APP_TFSERVING_HOST and APP_TFSERVING_PORT",
     )
+    tfserving_ca: Path | None = Field(
+        None,
+        description="PEM file of the authorities that TensorFlow Serving's certificate must come"
+        " from; with it, the channels speak TLS",
+    )
+    tfserving_cert: Path | None = Field(
+        None,
+        description="PEM file of the gateway's own certificate, where TensorFlow Serving asks for"
+        " one",
+    )
+    tfserving_key: Path | None = Field(
+        None, description="PEM file of the key of tfserving_cert, without a passphrase"
+    )
+    tfserving_server_name: str | None = Field(
+        None,
+        min_length=1,
+        description="name that TensorFlow Serving's certificate must be for; by default the host in"
+        " tfserving",
+    )
     models: dict[str, Annotated[ModelSettings, BeforeValidator(_model_settings)]] = Field(
         {},
         description="models that /readyz asks for, each with its labels: NAME=LABELS, where LABELS"
@@ -94,6 +116,19 @@ class Settings(BaseSettings):
         le=65535,
         description="port for /metrics, /healthz and /readyz, which are then not on the other one;"
         " by default they are there too",
+    )
+    tls_cert: Path | None = Field(
+        None,
+        description="PEM file of the certificate of the port, with its chain; with it, the port"
+        " speaks HTTPS",
+    )
+    tls_key: Path | None = Field(
+        None, description="PEM file of the key of tls_cert, without a passphrase"
+    )
+    tls_client_ca: Path | None = Field(
+        None,
+        description="PEM file of the authorities that a client's certificate must come from; with"
+        " it, nobody is served without one",
     )
     workers: int = Field(
         1,
@@ -231,6 +266,31 @@ class Settings(BaseSettings):
             if self.cors_origins
             else frozenset()
         )
+
+    @field_validator("tfserving_ca", "tfserving_cert", "tls_cert", "tls_client_ca")
+    @classmethod
+    def _certificates(cls, value: Path | None) -> Path | None:
+        PemFiles(ca=value).load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        return value
+
+    @field_validator("tfserving_key", "tls_key")
+    @classmethod
+    def _key(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        of = (info.field_name or "").replace("key", "cert")
+        if of in info.data:  # else it is at fault itself
+            cert = info.data[of]
+            if (value is None) is not (cert is None):
+                raise ValueError(f"and {of} are of use together only")
+            PemFiles(cert=cert, key=value).load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+        return value
+
+    @field_validator("tfserving_cert", "tfserving_server_name", "tls_client_ca")
+    @classmethod
+    def _part_of_tls(cls, value: Any, info: ValidationInfo) -> Any:
+        needed = "tls_cert" if info.field_name == "tls_client_ca" else "tfserving_ca"
+        if value is not None and info.data.get(needed, ...) is None:
+            raise ValueError(f"is of no use without {needed}")
+        return value
 
     @property
     def addresses(self) -> list[str]:

@@ -101,7 +101,8 @@ class FakeServing(
     prediction_service_pb2_grpc.PredictionServiceServicer,
     model_service_pb2_grpc.ModelServiceServicer,
 ):
-    """Serves ``models``; records the input of each Predict; fails, waits or lies when told to."""
+    """Serves ``models``; records the input of each Predict, and its client's certificate; fails,
+    waits or lies when told to."""
 
     models: dict[str, FakeModel] = field(default_factory=dict)
     address: str = ""
@@ -115,13 +116,19 @@ class FakeServing(
     status_gate: asyncio.Event | None = None
     metadata_asked: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     arrived: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+    certificates: list[bytes] = field(default_factory=list)
     server: Any = None
 
-    async def start(self, address: str = "127.0.0.1:0") -> None:
+    async def start(
+        self, address: str = "127.0.0.1:0", credentials: grpc.ServerCredentials | None = None
+    ) -> None:
         self.server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(self, self.server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(self, self.server)
-        port = self.server.add_insecure_port(address)
+        if credentials is None:
+            port = self.server.add_insecure_port(address)
+        else:
+            port = self.server.add_secure_port(address, credentials)
         self.address = f"127.0.0.1:{port}"
         await self.server.start()
 
@@ -149,6 +156,7 @@ class FakeServing(
 
     async def Predict(self, request: predict_pb2.PredictRequest, context: Any) -> Message:  # noqa: N802 - gRPC's name
         self.requests.append(request)
+        self.certificates += context.auth_context().get("x509_pem_cert", [])
         self.arrived.release()
         if self.gate is not None:
             await self.gate.wait()
@@ -273,7 +281,7 @@ class Process:
 
     async def url(self) -> str:
         """Where the gateway listens, once it does."""
-        return (await self.line(r"listening on (http://[\w.:]+)"))[1]
+        return (await self.line(r"listening on (https?://[\w.:]+)"))[1]
 
     def children(self) -> list[Path]:
         """What /proc has of its child processes: a path exists while its process does."""

@@ -25,6 +25,12 @@ METAVARS = {
     "max_queue_size": "REQUESTS",
     "max_batch_size": "PICTURES",
     "config": "FILE",
+    "tfserving_ca": "FILE",
+    "tfserving_cert": "FILE",
+    "tfserving_key": "FILE",
+    "tls_cert": "FILE",
+    "tls_key": "FILE",
+    "tls_client_ca": "FILE",
 }
 
 

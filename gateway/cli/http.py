@@ -17,9 +17,10 @@ __all__ = ["fetch_models", "gateway_session", "read_json", "server_url", "warn_i
 log = logging.getLogger("gateway")
 
 
-def server_url(host: str, port: int) -> str:
+def server_url(host: str, port: int, *, tls: bool = False) -> str:
     """The URL of a server at ``host``, which may be an IPv6 address."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def warn_if_open(settings: Settings) -> None:
@@ -49,10 +50,12 @@ async def gateway_session(
     try:
         async with ClientSession(url, timeout=timeout, headers=headers) as session:
             yield session
-    except (InvalidURL, ValueError) as error:
+    except InvalidURL as error:
         raise CommandError(f"{url} is not the URL of a gateway", status=2) from error
-    except (ClientError, TimeoutError) as error:
+    except (ClientError, TimeoutError) as error:  # a certificate at fault is a ValueError, too
         raise CommandError(f"no gateway answers at {url}: {error}") from error
+    except ValueError as error:
+        raise CommandError(f"{url} is not the URL of a gateway", status=2) from error
 
 
 def _read_key(path: Path) -> str:

@@ -11,6 +11,7 @@ from aiohttp import web
 from gateway.app import create_app, drain, reload
 from gateway.cli.errors import CommandError
 from gateway.cli.http import server_url, warn_if_open
+from gateway.cli.tls import server_tls
 from gateway.connections import Runner
 from gateway.logs import configure_logs
 from gateway.memory import keep_freed_memory
@@ -28,7 +29,7 @@ def run(load: Callable[[], Settings]) -> int:
     Raises
     ------
     CommandError
-        A label map cannot be read, or the address cannot be listened on.
+        A label map or a file for TLS cannot be read, or the address cannot be listened on.
     """
     settings = load()
     keep_freed_memory()
@@ -51,6 +52,9 @@ async def serve(
         app = create_app(settings)
     except ValueError as error:
         raise CommandError(str(error), status=2) from error
+    tls = server_tls(settings)
+    if tls is not None:
+        app.cleanup_ctx.append(tls.keep_fresh)
     runner = Runner(app)
     try:
         try:
@@ -59,7 +63,13 @@ async def serve(
             raise CommandError(
                 f"cannot listen on {settings.host}:{settings.admin_port}: {error.strerror}"
             ) from error
-        site = web.TCPSite(runner, settings.host, settings.port, backlog=1024)
+        site = web.TCPSite(
+            runner,
+            settings.host,
+            settings.port,
+            backlog=1024,
+            ssl_context=None if tls is None else tls.context,
+        )
         try:
             await site.start()
         except OSError as error:
@@ -68,7 +78,7 @@ async def serve(
             ) from error
         host, port = runner.addresses[0][:2]
         with _stop_signal() as stop, _hangup(lambda: reload_logged(app, load)):
-            ready(server_url(host, port))
+            ready(server_url(host, port, tls=tls is not None))
             await stop.wait()
         log.info(
             "stopping: requests are taken for %g s more, and then have %g s to finish",

@@ -8,18 +8,20 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 import threading
 from collections.abc import Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import GunicornWebWorker, web
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
 from gateway.cli.http import server_url, warn_if_open
+from gateway.cli.tls import ServerTls, server_tls
 from gateway.logs import configure_logs
 from gateway.memory import keep_freed_memory
 from gateway.settings import Settings
@@ -36,6 +38,11 @@ def run(load: Callable[[], Settings]) -> int:
 
     Each worker has limits of its own; unless told otherwise, they share the CPUs' decoding threads
     out among them. /metrics, whichever worker answers it, is the sum over all.
+
+    Raises
+    ------
+    CommandError
+        A file for TLS cannot be read.
     """
 
     def load_shared() -> Settings:
@@ -46,6 +53,7 @@ def run(load: Callable[[], Settings]) -> int:
         return settings.model_copy(update={"decode_threads": threads})
 
     settings = load_shared()
+    tls = server_tls(settings)
     keep_freed_memory()
     configure_logs(settings.log_format)
     warn_if_open(settings)
@@ -54,7 +62,7 @@ def run(load: Callable[[], Settings]) -> int:
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", counts)
     try:
         _Gateways(
-            settings, load_shared, on_exit=lambda _: shutil.rmtree(counts, ignore_errors=True)
+            settings, load_shared, tls, on_exit=lambda _: shutil.rmtree(counts, ignore_errors=True)
         ).run()
     except SystemExit as end:
         return int(end.code or 0)
@@ -68,11 +76,13 @@ class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         self,
         settings: Settings,
         load: Callable[[], Settings],
+        tls: ServerTls | None,
         *,
         on_exit: Callable[[Arbiter], None],
     ) -> None:
         self._settings = settings
         self._load = load
+        self.tls = tls
         self._on_exit = on_exit
         self._together = multiprocessing.get_context("fork").Barrier(settings.workers)
         super().__init__()
@@ -85,7 +95,9 @@ class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         options: dict[str, Any] = {
             "bind": server_url(settings.host, settings.port).removeprefix("http://"),
             "workers": settings.workers,
-            "worker_class": "aiohttp.GunicornWebWorker",
+            "worker_class": _Worker,
+            "certfile": settings.tls_cert and str(settings.tls_cert),
+            "keyfile": settings.tls_key and str(settings.tls_key),
             "graceful_timeout": math.ceil(settings.drain_delay + settings.drain_timeout + 3),
             "logger_class": _Logger,
             "when_ready": _announce,
@@ -111,6 +123,8 @@ class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         except ValueError as error:
             print(f"tfserving-gateway: {error}", file=sys.stderr)
             raise SystemExit(BOOT_ERROR) from error
+        if self.tls is not None:
+            app.cleanup_ctx.append(self.tls.keep_fresh)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, reload_logged, app, self._load)
         with contextlib.suppress(TimeoutError):  # it hangs if another was killed holding its lock
@@ -122,6 +136,14 @@ class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         with contextlib.suppress(threading.BrokenBarrierError):
             self._together.wait(START_SECONDS)
         self._together.abort()  # who starts later, in the place of one that died, waits for nobody
+
+
+class _Worker(GunicornWebWorker):
+    """Listens with our own context, whose certificate can be renewed."""
+
+    def _create_ssl_context(self, _: Any) -> ssl.SSLContext:  # type: ignore[override]  # no self
+        context: ssl.SSLContext = self.app.tls.context
+        return context
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
@@ -140,7 +162,7 @@ class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
 
 def _announce(arbiter: Arbiter) -> None:
     host, port = arbiter.LISTENERS[0].sock.getsockname()[:2]
-    arbiter.log.info("listening on %s", server_url(host, port))
+    arbiter.log.info("listening on %s", server_url(host, port, tls=arbiter.cfg.is_ssl))
 
 
 def _forget(_: Arbiter, worker: Any) -> None:

@@ -1,6 +1,7 @@
 """The wire to TensorFlow Serving: requests as bytes, answers as arrays, domain errors."""
 
 from gateway.tfserving.client import ServingClient
+from gateway.tfserving.credentials import Credentials
 from gateway.tfserving.metadata import (
     ModelMetadata,
     Signature,
@@ -18,6 +19,7 @@ from gateway.tfserving.wire import (
 )
 
 __all__ = [
+    "Credentials",
     "ModelChoice",
     "ModelMetadata",
     "PredictAnswer",

@@ -1,6 +1,7 @@
 """Calls to one TensorFlow Serving, and what its gRPC statuses mean."""
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable
 from typing import TypeVar
@@ -19,6 +20,7 @@ from gateway.errors import (
     ModelNotFoundError,
 )
 from gateway.tfserving import tfserving_pb2 as pb
+from gateway.tfserving.credentials import handshake_failure
 from gateway.tfserving.metadata import (
     ModelMetadata,
     VersionStatus,
@@ -29,7 +31,11 @@ from gateway.tfserving.wire import ModelChoice, PredictAnswer, parse_predict
 
 __all__ = ["ServingClient"]
 
+log = logging.getLogger("gateway")
+
 T = TypeVar("T")
+
+CLOSED = "the connection to TensorFlow Serving is closed"
 
 _INTERNAL = re.compile(r"(?<!\w)/\w|\d+\.\d+\.\d+\.\d+")
 """A path or an address: not for clients."""
@@ -58,12 +64,22 @@ class ServingClient:
     BackendRefusedError, BackendUnavailableError, DeadlineExceededError, BackendAnswerInvalidError.
     Nothing is retried here. An unreachable server fails a call at once rather than at its deadline;
     after an outage the channel tries to connect twice a second.
+
+    With ``credentials`` it speaks TLS, and the certificate must be for ``server_name``; without
+    one, for the host in ``address``.
     """
 
-    def __init__(self, address: str, *, max_message_bytes: int) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        max_message_bytes: int,
+        credentials: grpc.ChannelCredentials | None = None,
+        server_name: str | None = None,
+    ) -> None:
         # gRPC's own default for messages received is 4 MiB. No keepalive: the server disconnects
         # clients that ping more often than once in five minutes.
-        options = [
+        options: list[tuple[str, int | str]] = [
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.initial_reconnect_backoff_ms", 100),
@@ -71,7 +87,16 @@ class ServingClient:
             ("grpc.max_reconnect_backoff_ms", 500),
             ("grpc.use_local_subchannel_pool", 1),
         ]
-        self._channel = grpc.aio.insecure_channel(address, options=options)
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(address, options=options)
+        else:
+            if server_name is not None:
+                options.append(("grpc.default_authority", server_name))
+            self._channel = grpc.aio.secure_channel(address, credentials, options=options)
+        self._address = address
+        self._secure = credentials is not None
+        self.tls_failure: str | None = None
+        """Why the last call found no connection, if that was for TLS; fit for clients."""
         self._predict = self._method("PredictionService/Predict")
         self._metadata = self._method("PredictionService/GetModelMetadata")
         self._status = self._method("ModelService/GetModelStatus")
@@ -123,15 +148,31 @@ class ServingClient:
         try:
             answer = await method(message, timeout=max(0.0, timeout))
         except grpc.aio.AioRpcError as error:
-            raise _translate(error, what) from error
+            self._note_tls(error)
+            raise _translate(error, what, self.tls_failure) from error
         except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:
+            raise BackendUnavailableError(CLOSED) from error
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
             raise BackendUnavailableError(
-                "the connection to TensorFlow Serving is closed"
-            ) from error
+                CLOSED
+            ) from error  # the call was cancelled, not its caller
+        self.tls_failure = None
         return parse(answer)
 
+    def _note_tls(self, error: grpc.aio.AioRpcError) -> None:
+        """Log why there is no connection, once until it is for another reason."""
+        failure = None
+        if self._secure and error.code() is grpc.StatusCode.UNAVAILABLE:
+            failure = handshake_failure(error.details() or "")
+        if failure is not None and failure != self.tls_failure:
+            log.error("no TLS with TensorFlow Serving at %s: %s", self._address, failure)
+        self.tls_failure = failure
 
-def _translate(error: grpc.aio.AioRpcError, what: str) -> GatewayError:
+
+def _translate(error: grpc.aio.AioRpcError, what: str, tls_failure: str | None) -> GatewayError:
     """Keep the meaning of a status (the facts behind this table are in docs/design.md)."""
     code, details = error.code(), error.details() or ""
     unknown_label = code is grpc.StatusCode.INVALID_ARGUMENT and "version label" in details
@@ -142,7 +183,8 @@ def _translate(error: grpc.aio.AioRpcError, what: str) -> GatewayError:
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return _exhausted(details)
     if code in _OUTAGES:
-        return BackendUnavailableError("TensorFlow Serving cannot be reached")
+        reason = f" with TLS: {tls_failure}" if tls_failure else ""
+        return BackendUnavailableError(f"TensorFlow Serving cannot be reached{reason}")
     if code in _REFUSALS:
         # Up to the first line's end or graph location, a status says what is wrong with the input.
         reason = details.partition("\n")[0].partition("[[")[0].strip()[:300]

@@ -27,7 +27,7 @@ __all__ = ["Replicas"]
 
 RESOLVE_SECONDS = 2.0  # from one look at the DNS to the next
 LOOKS = 5  # at the DNS, after which an address that was in none of them is gone
-GRACE = 30.0  # seconds for the calls of a replica that is gone from the DNS
+GRACE = 30.0  # seconds for the calls of a client that is not used any more
 RETRY_SHARE = 0.1  # of all calls that may be retries, so that they never make an outage worse
 RETRY_BURST = 10.0
 HALF = 0.5  # of its time that a call must have had, to be held against a replica when it runs out
@@ -82,6 +82,26 @@ class Replicas:
     def left_out(self) -> int:
         """Those of them that get no calls now."""
         return sum(replica.left_out for replica in self._replicas.values())
+
+    @property
+    def tls_failure(self) -> str | None:
+        """Why one of them cannot be reached, if that is for TLS."""
+        failures = (replica.client.tls_failure for replica in self._replicas.values())
+        return next(filter(None, failures), None)
+
+    def name_of(self, address: str) -> str | None:
+        """The name that was looked up and gave ``address``, if it was not given as it is."""
+        for given, looks in self._found.items():
+            if is_name(given) and any(address in found for found in looks):
+                return given.rpartition(":")[0]
+        return None
+
+    def renew(self, longest: float) -> None:
+        """Make a new client for each replica; calls that run, for ``longest`` seconds at most, end
+        on its old one."""
+        for replica in self._replicas.values():
+            old, replica.client = replica.client, self._make(replica.address)
+            self._close(old, max(GRACE, longest))
 
     async def start(self) -> None:
         """Look the names up once, and keep doing so."""
@@ -273,7 +293,10 @@ class Replicas:
     def _drop(self, address: str, grace: float | None) -> None:
         replica = self._replicas.pop(address)
         replica.forget()
-        closing = asyncio.get_running_loop().create_task(replica.client.aclose(grace))
+        self._close(replica.client, grace)
+
+    def _close(self, client: ServingClient, grace: float | None) -> None:
+        closing = asyncio.get_running_loop().create_task(client.aclose(grace))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 

@@ -1,9 +1,11 @@
 """The application over real HTTP, in front of the fake TensorFlow Serving."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from aiohttp import web
 from aiohttp.test_utils import TestClient
 
@@ -12,6 +14,42 @@ from gateway.connections import Runner
 from gateway.settings import Settings, load_settings
 
 Start = Callable[..., Awaitable[TestClient]]
+
+
+class Authority:
+    """Signs certificates, into files that it replaces as a whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ca = trustme.CA()
+        self.pem = self.ca.cert_pem.bytes()
+        self.file = folder / "ca.pem"
+        self.file.write_bytes(self.pem)
+        self.cert, self.key = folder / "cert.pem", folder / "key.pem"
+
+    def issue(self, *names: str, **dates: Any) -> trustme.LeafCert:
+        """Write a new certificate and its key."""
+        leaf = self.ca.issue_cert(*names, **dates)
+        self.cert.write_bytes(chain(leaf))
+        self.key.write_bytes(leaf.private_key_pem.bytes())
+        return leaf
+
+
+def chain(leaf: trustme.LeafCert) -> bytes:
+    return b"".join(pem.bytes() for pem in leaf.cert_chain_pems)
+
+
+@pytest.fixture
+def authority(tmp_path) -> Callable[[], Authority]:
+    """Make an authority, with a folder of its own."""
+    made: list[Authority] = []
+
+    def make() -> Authority:
+        folder = tmp_path / f"authority-{len(made)}"
+        folder.mkdir()
+        made.append(Authority(folder))
+        return made[-1]
+
+    return make
 
 
 @pytest.fixture

@@ -160,6 +160,21 @@ async def test_closed_client(client):
         await predict(client)
 
 
+async def test_closed_while_a_call_runs(client, serving):
+    """Then the call is unavailable; only a caller that was cancelled itself is told of that."""
+    serving.gate = asyncio.Event()
+    cancelled, closed = (asyncio.ensure_future(predict(client, timeout=60)) for _ in range(2))
+    for _ in range(2):
+        await serving.arrived.acquire()
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    await client.aclose()
+    with pytest.raises(errors.BackendUnavailableError, match="closed"):
+        await closed
+    serving.gate.set()
+
+
 def test_garbage_is_no_metadata_and_no_status():
     """Bytes that are no message of the kind are an invalid answer."""
     for parse in (parse_metadata, parse_status):
