@@ -64,11 +64,14 @@ def passed(results: Results) -> bool:
 def text(results: Results) -> str:
     """Return the run in Markdown: what must be so, then a row for each kind of fault."""
     machine = results["machine"]
-    lines = [
+    summary = (
         f"{results['requests']:,} requests in {results['seconds']:.0f} s, {machine['cores']} cores"
         f" ({machine['cpu']}), {machine['date']}. Slowest answer {results['slowest']:.2f} s; the"
         f" clients' process was late by up to {results['own_lag']:.2f} s itself, and the gateway's"
-        f" loop waited {100 * results['core_share_missed']:.0f} % of its worst second for a core.",
+        f" loop waited {100 * results['core_share_missed']:.0f} % of its worst second for a core."
+    )
+    lines = [
+        summary,
         "",
         "| | limit | measured | |",
         "| --- | --- | --- | --- |",

@@ -25,8 +25,8 @@ __all__ = ["describe", "route"]
 INTERFACE_VERSION: Final = "1.0"
 
 MEANINGS: Final = {
-    400: "the body is empty or not JSON; the head is no HTTP, or has a line above 8190 bytes or more"
-    " than 128 fields",
+    400: "the body is empty or not JSON; the head is no HTTP, or has a line above 8190 bytes or"
+    " more than 128 fields",
     401: "there are `api_keys`, and you have sent none of them",
     403: "your key is not for this model",
     404: "TensorFlow Serving has no such model, or it is still loading",

@@ -34,7 +34,7 @@ async def up(url, http, process) -> None:
 async def test_no_room_for_logs(spawn, serving, http, ask, log_format):
     """With standard error on a full disk requests are answered, and the stop is a clean one."""
     port = free_port()
-    with Path("/dev/full").open("wb") as full:
+    with Path("/dev/full").open("wb") as full:  # noqa: ASYNC230 - a device, not a disk
         gateway = await spawn(
             "serve", "--port", str(port), "--tfserving", serving.address,
             "--log-format", log_format, stderr=full,
@@ -65,7 +65,7 @@ async def test_no_descriptors_left(spawn, serving, ask):
     host, port = url.removeprefix("http://").split(":")
     async with asyncio.timeout(PATIENCE):
         idle = [await asyncio.open_connection(host, int(port)) for _ in range(20)]
-        while descriptors(pid) < before + 4:
+        while descriptors(pid) < before + 4:  # noqa: ASYNC110 - nothing tells of it
             await asyncio.sleep(0)
         assert (await ask(url, "colors"))[0] == 200  # on the connection that it has
         for _, writer in idle:
