@@ -115,19 +115,24 @@ async def test_header_timeout_of_the_next_head_sent_too_early(listen, serving, p
 
 async def test_idle_and_busy_connections_stay(listen, serving, photo):
     """Neither one that is idle after its answer nor one whose answer takes long is closed."""
-    address = await listen(header_timeout=2 * SECOND)
+    address = await listen(header_timeout=2 * SECOND, min_body_rate=0)
     serving.gate = asyncio.Event()
     async with connect(address) as idle, connect(address) as busy:
         await idle.send(ALIVE)
         assert (await idle.answer())[0] == 200
         body = json.dumps({"model_name": "colors", "image": photo()}).encode()
-        await busy.send(HEAD % len(body) + body)
+        await busy.send(HEAD % len(body))
+        async with connect(address) as silent:  # as long as it takes
+            assert await silent.closed()
+        await busy.send(body)
         await serving.arrived.acquire()
-        for _ in range(3):
-            async with connect(address) as silent:
-                assert await silent.closed()
+        async with connect(address) as silent:
+            assert await silent.closed()
         serving.gate.set()
         assert (await busy.answer())[0] == 200
+        for _ in range(2):
+            async with connect(address) as silent:
+                assert await silent.closed()
         for one in (busy, idle):
             await one.send(ALIVE)
             assert (await one.answer())[0] == 200
@@ -171,9 +176,10 @@ LONG = b"a" * 8200
         (b"GET / HTTP/1.1\r\n" + LONG + b": a\r\n\r\n", "longer than 8190 bytes"),
         (b"GET / HTTP/1.1\r\n" + b"X-A: 1\r\n" * 129 + b"\r\n", "Too many headers"),
         (b"GET / HTTP/1.1\r\nAuthorization: Bearer s3cret\x01\r\n\r\n", "header value"),
+        (b"GET http://[s3cret HTTP/1.1\r\n\r\n", "s3cret"),
         (b"\x16\x03\x01\x02\x00\r\n\r\n", "HTTPS"),
     ],
-    ids=["line", "field", "name", "number", "character", "tls"],
+    ids=["line", "field", "name", "number", "character", "url", "tls"],
 )
 async def test_what_is_no_http(listen, caplog, head, reason):
     """Each limit of a head is 400 as JSON; one line is logged, and quotes nothing that was sent."""
