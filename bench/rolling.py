@@ -70,6 +70,7 @@ class Rolling:
 
     def __init__(self, **load: Any) -> None:
         self.load = load  # see Clients.run
+        self.machine = machine()
         self.steps: dict[str, Counter[str]] = {}
         self._step = self.steps.setdefault("nothing", Counter())
 
@@ -119,7 +120,7 @@ class Rolling:
 
     def result(self) -> dict[str, Any]:
         """Everything of the run, as JSON has it."""
-        return {"machine": machine(), "steps": {name: dict(c) for name, c in self.steps.items()}}
+        return {"machine": self.machine, "steps": {name: dict(c) for name, c in self.steps.items()}}
 
 
 def failed(result: dict[str, Any]) -> int:

@@ -61,6 +61,7 @@ class Soak:
         self.silent: Counter[str] = Counter()
         self.windows: list[Window] = []
         self.samples: list[tuple[float, int, int, float]] = []  # at, bytes, descriptors, waited
+        self.machine: dict[str, Any] = {"cpu": "unknown", "cores": 0, "date": "never"}
         self.lag = 0.0  # most seconds by which this process was late itself
         self._now = asyncio.get_running_loop().time
         self._began = 0.0
@@ -68,6 +69,7 @@ class Soak:
 
     async def run(self) -> None:
         """Start everything, send all requests, and stop everything."""
+        self.machine = machine()
         flags = ("--request-timeout", f"{DEADLINE:g}", "--models", "ssd", "--models", "full")
         async with Fleet(relayed=True) as fleet, contextlib.AsyncExitStack() as stack:
             gateway = servers.gateway(fleet.behind, *flags)
@@ -161,7 +163,7 @@ class Soak:
         quarter = max(1, len(self.samples) // 4)
         first, last = self.samples[:quarter], self.samples[-quarter:]
         return {
-            "machine": machine(),
+            "machine": self.machine,
             "requests": len(ends),
             "seconds": ends[-1][0],
             "deadline": DEADLINE,

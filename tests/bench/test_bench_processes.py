@@ -25,6 +25,8 @@ def test_a_server_is_measured_and_stopped_with_its_children() -> None:
         assert os.getpid() not in family
         assert sum(processes.cpu(server.pid)) > 0
         assert processes.memory(server.pid) > 1_000_000
+        assert processes.descriptors(server.pid) > len(family)
+        assert processes.waited(server.pid) >= 0
     assert not any(map(processes.alive, family))
 
 

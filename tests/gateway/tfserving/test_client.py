@@ -1,6 +1,10 @@
 """Calls over real gRPC: what is sent, what comes back, and what each status means."""
 
 import asyncio
+import contextlib
+import os
+import socket
+import sys
 
 import grpc
 import numpy as np
@@ -151,6 +155,24 @@ async def test_unreachable_and_back(client, serving):
         except errors.BackendUnavailableError:
             continue
     assert serving.address == port
+
+
+def user_timeouts(port: int) -> list[int]:
+    """TCP_USER_TIMEOUT, in ms, of this process's own ends of connections to a local port."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(fd))) as one:
+            if one.getpeername()[1:2] == (port,):
+                found.append(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and TCP_USER_TIMEOUT")
+async def test_a_peer_that_acknowledges_nothing(client, serving):
+    """The kernel gives it up after ten seconds, not after a quarter of an hour: the next call gets
+    a new connection."""
+    await predict(client)
+    assert user_timeouts(int(serving.address.rpartition(":")[2])) == [10_000]
 
 
 async def test_closed_client(client):
