@@ -122,6 +122,7 @@ class Balancer(Relay):
         self._used = dict.fromkeys(self._ports, 0)
         self._connections = 0
         self._looking: asyncio.Task[None] | None = None
+        self._looked = asyncio.Event()
 
     async def start(self) -> None:
         """Begin to look at the targets, then to listen."""
@@ -144,6 +145,11 @@ class Balancer(Relay):
         self._used[writer.get_extra_info("peername")[1]] = self._connections
         return reader, writer
 
+    async def all_ready(self) -> None:
+        """Return when all targets are."""
+        while len(self.ready) < len(self._ports):
+            await self._looked.wait()
+
     async def _keep_looking(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
@@ -152,6 +158,8 @@ class Balancer(Relay):
     async def _look(self) -> None:
         states = await asyncio.gather(*(asyncio.to_thread(_ready, one) for one in self._ports))
         self.ready = {port for port, ready in zip(self._ports, states, strict=True) if ready}
+        self._looked.set()
+        self._looked = asyncio.Event()
 
 
 def _ready(port: int) -> bool:

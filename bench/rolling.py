@@ -97,8 +97,7 @@ class Rolling:
         await asyncio.sleep(SETTLE)
         for number in range(len(gateways.ports)):
             await self._do(f"gateway {number + 1}: SIGTERM", gateways.restart, number)
-            while len(balancer.ready) < len(gateways.ports):  # noqa: ASYNC110 - nothing tells of it
-                await asyncio.sleep(0.1)
+            await balancer.all_ready()
         for number in range(len(fleet)):
             await self._do(f"replica {number + 1}: SIGTERM", fleet.start_again, number)
         for number in range(len(fleet)):

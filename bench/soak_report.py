@@ -47,7 +47,7 @@ def checks(results: Results) -> list[tuple[str, str, str, bool]]:
     measured = f"{grown:+.1f} ({files:.1f} to {files_last:.1f})"
     rows.append(
         (
-            "descriptors grown, without those of the clients' connections",
+            "descriptors grown, beside the clients'",
             f"≤ {GROWTH_FILES}",
             measured,
             grown <= GROWTH_FILES,
@@ -64,14 +64,14 @@ def passed(results: Results) -> bool:
 def text(results: Results) -> str:
     """Return the run in Markdown: what must be so, then a row for each kind of fault."""
     machine = results["machine"]
-    summary = (
+    run = (
         f"{results['requests']:,} requests in {results['seconds']:.0f} s, {machine['cores']} cores"
         f" ({machine['cpu']}), {machine['date']}. Slowest answer {results['slowest']:.2f} s; the"
         f" clients' process was late by up to {results['own_lag']:.2f} s itself, and the gateway's"
         f" loop waited {100 * results['core_share_missed']:.0f} % of its worst second for a core."
     )
     lines = [
-        summary,
+        run,
         "",
         "| | limit | measured | |",
         "| --- | --- | --- | --- |",
@@ -128,10 +128,8 @@ def memory(results: Results, axes: Axes) -> None:
     """Draw the gateway's memory, and its descriptors on a scale of their own."""
     at = [one[0] for one in results["samples"]]
     axes.plot(at, [one[1] / 1e6 for one in results["samples"]], color="#08519c")
-    axes.set(
-        title="The gateway's memory (blue), and its descriptors that are no client's (brown)",
-        ylim=(0, None),
-    )
+    axes.set_title("The gateway's memory (blue) and its descriptors, beside the clients' (brown)")
+    axes.set_ylim(0, None)
     axes.set_ylabel("MB, PSS", color="#08519c")
     beside = axes.twinx()
     beside.plot(at, [one[2] for one in results["samples"]], color="#8c564b", linewidth=1)

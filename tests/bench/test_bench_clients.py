@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -30,7 +30,7 @@ def seen(code: int) -> object:
 
 
 @pytest.fixture
-async def run(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Run]:
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Send three requests to a server that answers each with the same bytes, or closes on None."""
     monkeypatch.setattr(photos, "load", lambda sizes, each=1: [(CODE, b"picture")])
     monkeypatch.setattr(clients, "PATIENCE", 0.0)
@@ -61,7 +61,7 @@ async def run(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Run]:
             await asyncio.gather(*handlers)
         return [end.outcome for end in ends]
 
-    yield start
+    return start
 
 
 @pytest.mark.parametrize(

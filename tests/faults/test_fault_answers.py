@@ -44,7 +44,7 @@ async def test_an_answer_of_the_wrong_size(url, serving, ask, spoil):
 @pytest.mark.parametrize("name", ["detection_scores", "detection_boxes", "detection_classes"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 async def test_numbers_that_are_none(url, serving, ask, name, value):
-    """No NaN and no infinity reaches a client, for JSON has neither: 502 for who shared the call."""
+    """No NaN and no infinity reaches a client, for JSON has neither: 502 for the call."""
     model = serving.models["colors"]
     well = model.detect
     model.detect = lambda images: {**well(images), name: np.full_like(well(images)[name], value)}
