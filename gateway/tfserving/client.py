@@ -77,7 +77,7 @@ class ServingClient:
         credentials: grpc.ChannelCredentials | None = None,
         server_name: str | None = None,
     ) -> None:
-        # gRPC's own default for messages received is 4 MiB. The server disconnects clients that ping
+        # gRPC's own default for messages received is 4 MiB. A server disconnects clients that ping
         # more often than once in five minutes; keepalive is on for the TCP_USER_TIMEOUT that comes
         # with it: a peer that is gone without a word would be written to for a quarter of an hour.
         options: list[tuple[str, int | str]] = [
