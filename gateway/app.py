@@ -30,7 +30,7 @@ from gateway.keys import (
 from gateway.metrics import Metrics
 from gateway.middleware import answer_errors, observe
 from gateway.models import ConfiguredModels
-from gateway.settings import Settings
+from gateway.settings import RELOADED, Settings
 from gateway.tfserving import Credentials, Replicas, ServingClient
 from gateway.threads import Threads
 from gateway.tls import keep_fresh
@@ -41,7 +41,6 @@ __all__ = ["create_app", "drain", "reload"]
 log = logging.getLogger("gateway")
 
 LAST_WORDS = 1.0
-RELOADED = ("models", "api_keys")  # settings that take effect while running
 
 
 def create_app(settings: Settings) -> web.Application:
@@ -128,7 +127,8 @@ async def _detector(app: web.Application) -> AsyncIterator[None]:
         settings.addresses,
         lambda address: _serving_client(app, address),
         hedge=settings.hedging,
-        prepare=partial(warm_up, models),
+        prepare=partial(warm_up, models, settings),
+        grace=max(30.0, settings.request_timeout),
     )
     await client.start()
     renewing = _renew(app)
@@ -191,6 +191,5 @@ def _renew(app: web.Application) -> asyncio.Task[None] | None:
     credentials = app.get(CREDENTIALS)
     if credentials is None:
         return None
-    renew = partial(app[CLIENT].renew, app[SETTINGS].request_timeout)
-    fresh = keep_fresh("TLS to TensorFlow Serving", credentials.look, renew)
+    fresh = keep_fresh("TLS to TensorFlow Serving", credentials.look, app[CLIENT].renew)
     return asyncio.get_running_loop().create_task(fresh)

@@ -133,7 +133,11 @@ class Detector:
     ) -> Found:
         loop = asyncio.get_running_loop()
         entered = loop.time()
-        payload, shape = await self._threads.run(self._prepare, model, image, place)
+        try:
+            payload, shape = await self._threads.run(self._prepare, model, image, place)
+        except BaseException:
+            self.forecast.given_up(model.call.model_name)
+            raise
         self._stages.decoded(model.call.model_name, loop.time() - entered)
         lane = Lane(model, shape)
         self.forecast.decoded(lane, place)

@@ -81,6 +81,10 @@ class Forecast:
             self._usual[name] = (usual, votes - 1) if votes > 1 else (kind, 1)
         place.waits_for(kind)
 
+    def given_up(self, model_name: str) -> None:
+        """A request came to nothing before its picture was decoded: it was no trial."""
+        self._let_in.pop(model_name, None)
+
     def usual(self, model_name: str) -> Lane | None:
         """The lane of the model's pictures as they usually are; None before the first."""
         kind, _ = self._usual.get(model_name, (None, 0))

@@ -26,7 +26,7 @@ from gateway.tfserving import (
     encode_predict_strings,
 )
 
-__all__ = ["Backend", "Lane", "Picture", "Predictor", "Share"]
+__all__ = ["Backend", "Lane", "Picture", "Predictor", "Share", "largest_batch"]
 
 CEILINGS = 1000  # that are remembered; the oldest goes
 PROBE_SECONDS = 60.0  # after which twice a ceiling is tried again
@@ -78,6 +78,12 @@ class _Ceiling:
     since: float
 
 
+def largest_batch(settings: Settings, sizes: tuple[int, ...], nbytes: int) -> int:
+    """Pictures of ``nbytes`` that a call may carry by the settings and by the model's ``sizes``."""
+    most = min(settings.max_batch_size, max(1, settings.max_message_bytes // nbytes))
+    return max((size for size in sizes if size <= most), default=sizes[0]) if sizes else most
+
+
 class Predictor:
     """Runs batches; to be a batcher's ``process``.
 
@@ -125,11 +131,7 @@ class Predictor:
         """What is allowed, whatever was learnt."""
         if not lane.model.batches:
             return 1
-        settings = self._settings
-        fitting = max(1, settings.max_message_bytes // math.prod(lane.shape))
-        most = min(settings.max_batch_size, fitting)
-        sizes = self._sizes(lane)
-        return max((size for size in sizes if size <= most), default=sizes[0]) if sizes else most
+        return largest_batch(self._settings, self._sizes(lane), math.prod(lane.shape))
 
     def _sizes(self, lane: Lane) -> tuple[int, ...]:
         return self._models.settings(lane.model.call.model_name).batch_sizes

@@ -28,10 +28,12 @@ from pydantic_settings import (
 
 from gateway.tls import PemFiles
 
-__all__ = ["ModelSettings", "Settings", "SettingsInvalidError", "load_settings"]
+__all__ = ["RELOADED", "ModelSettings", "Settings", "SettingsInvalidError", "load_settings"]
 
 MIB = 1 << 20
 PREFIX = "APP_"
+RELOADED = ("models", "api_keys")
+"""Settings that may change while running."""
 ORIGIN = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9]\d{0,4})?")
 
 

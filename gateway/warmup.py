@@ -8,6 +8,8 @@ import numpy as np
 from gateway.errors import GatewayError
 from gateway.imaging import blank_jpeg
 from gateway.models import ConfiguredModels, ServedModel, served_model
+from gateway.predict import largest_batch
+from gateway.settings import Settings
 from gateway.tfserving import ModelChoice, ServingClient, encode_predict, encode_predict_strings
 
 __all__ = ["warm_up"]
@@ -19,8 +21,9 @@ CALL_SECONDS = 30.0
 USUAL_SIZE = (480, 640)  # height and width of the picture for a model that takes any
 
 
-async def warm_up(models: ConfiguredModels, client: ServingClient) -> None:
-    """Ask each configured model once with a blank picture, or once for each of its batch sizes.
+async def warm_up(models: ConfiguredModels, settings: Settings, client: ServingClient) -> None:
+    """Ask each configured model once with a blank picture, or once for each of its batch sizes that
+    calls may have by the settings.
 
     What goes wrong is logged: the calls of clients will tell them in their turn. Ends within a
     minute.
@@ -28,26 +31,31 @@ async def warm_up(models: ConfiguredModels, client: ServingClient) -> None:
     try:
         async with asyncio.timeout(SECONDS):
             for name in list(models):
-                await _warm_up_model(name, models.settings(name).batch_sizes or (1,), client)
+                sizes = models.settings(name).batch_sizes or (1,)
+                await _warm_up_model(ModelChoice(name), sizes, settings, client)
     except TimeoutError:
         log.warning(
             "TensorFlow Serving was not warm after %g s, and gets calls all the same", SECONDS
         )
 
 
-async def _warm_up_model(name: str, sizes: tuple[int, ...], client: ServingClient) -> None:
+async def _warm_up_model(
+    choice: ModelChoice, sizes: tuple[int, ...], settings: Settings, client: ServingClient
+) -> None:
     loop = asyncio.get_running_loop()
     started = loop.time()
-    choice = ModelChoice(name)
     try:
         model = served_model(choice, await client.metadata(choice, timeout=CALL_SECONDS))
-        for size in sizes if model.batches else (1,):
+        height, width = model.size or USUAL_SIZE
+        largest = largest_batch(settings, sizes, height * width * 3) if model.batches else 1
+        sizes = tuple(size for size in sizes if size <= largest) or (1,)
+        for size in sizes:
             await client.predict(_blank(model, size), model=choice, timeout=CALL_SECONDS)
     except GatewayError as error:
-        log.warning("model %r could not be warmed up: %s", name, error)
+        log.warning("%s could not be warmed up: %s", choice, error)
         return
     seconds = loop.time() - started
-    log.info("model %r is warm at batches of %s after %.1f s", name, _list(sizes), seconds)
+    log.info("%s is warm at batches of %s after %.1f s", choice, _list(sizes), seconds)
 
 
 def _blank(model: ServedModel, size: int) -> bytes:

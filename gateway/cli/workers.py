@@ -24,7 +24,7 @@ from gateway.cli.http import server_url, warn_if_open
 from gateway.cli.tls import ServerTls, server_tls
 from gateway.logs import configure_logs
 from gateway.memory import keep_freed_memory
-from gateway.settings import Settings
+from gateway.settings import RELOADED, Settings, SettingsInvalidError
 
 __all__ = ["run"]
 
@@ -90,6 +90,13 @@ class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     def run(self) -> None:
         _Arbiter(self).run()
 
+    def renew(self) -> None:
+        """Have workers that start from now on begin with what has changed meanwhile."""
+        with contextlib.suppress(SettingsInvalidError):  # of which the workers tell
+            new = self._load()
+            changed = {name: getattr(new, name) for name in RELOADED}
+            self._settings = self._settings.model_copy(update=changed)
+
     def load_config(self) -> None:
         settings = self._settings
         options: dict[str, Any] = {
@@ -122,6 +129,9 @@ class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             app = create_app(self._settings)
         except ValueError as error:
             print(f"tfserving-gateway: {error}", file=sys.stderr)
+            if self._together.broken:  # the others have long been up, and go on
+                await asyncio.sleep(START_SECONDS)
+                raise SystemExit(1) from error  # so that it is tried again
             raise SystemExit(BOOT_ERROR) from error
         if self.tls is not None:
             app.cleanup_ctx.append(self.tls.keep_fresh)
@@ -150,6 +160,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     """Passes SIGHUP on: workers take new settings over where they stand, and drop no connection."""
 
     def handle_hup(self) -> None:
+        self.app.renew()
         self.kill_workers(signal.SIGHUP)
 
 

@@ -1,6 +1,7 @@
 """One TensorFlow Serving among several: what is known of it, and whether it gets calls."""
 
 import asyncio
+import logging
 import math
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from gateway.errors import BackendUnavailableError, DeadlineExceededError, Gatew
 from gateway.tfserving.client import ServingClient
 
 __all__ = ["Prepare", "Replica"]
+
+log = logging.getLogger("gateway")
 
 PROBE_SECONDS = 0.3  # from one probe of a replica that is left out to the next
 PROBE_TIMEOUT = 1.0
@@ -20,7 +23,7 @@ LATELY = 0.1  # the weight of the last call in the mean
 FORGET_SECONDS = 5.0  # after which half of what was seen of an unused replica's pace is believed
 
 Prepare = Callable[[ServingClient], Awaitable[None]]
-"""What is done with a replica before it gets calls; must end, and must not raise."""
+"""What is done with a replica before it gets calls; must end."""
 
 
 @dataclass(eq=False)
@@ -36,6 +39,8 @@ class Replica:
     """Calls in a row that ended without an answer."""
     answers: bool = True
     """Whether it can be reached, though it may refuse: not lost, and not silent."""
+    lost: bool = False
+    """Whether its connection was lost: what comes back may be another process, and cold."""
     _relapses: int = 0
     _pace: float = 0.0
     _paced_at: float = 0.0
@@ -82,7 +87,7 @@ class Replica:
         return self._pace * math.exp2((self._paced_at - now) / FORGET_SECONDS)
 
     def leave_out(self, prepare: Prepare | None, pause: float = PROBE_SECONDS) -> None:
-        """Give it no calls until it answers again and ``prepare`` is done."""
+        """Give it no calls until it answers again and, if it was ``lost``, ``prepare`` is done."""
         if self._probe is None:
             pause = min(pause * 2**self._relapses, LONGEST_PAUSE)
             self._relapses = min(self._relapses + 1, 8)
@@ -98,13 +103,31 @@ class Replica:
         while True:
             await asyncio.sleep(pause)
             pause = PROBE_SECONDS
-            try:
-                await self.client.status("", timeout=PROBE_TIMEOUT)
-            except (BackendUnavailableError, DeadlineExceededError):
+            client = self.client
+            if not await self._reached(client):
                 continue
-            except GatewayError:
-                pass  # that there is no model without a name, proves that it is there
-            if prepare is not None:
-                await prepare(self.client)
-            self._probe, self.failures, self.answers = None, 0, True
+            self.answers = True  # from here on it is better than none
+            if self.lost and prepare is not None:
+                try:
+                    await prepare(client)
+                except Exception:
+                    log.exception("a defect of the gateway: a replica could not be prepared")
+                if client is not self.client or not client.connected:
+                    continue  # what was prepared is gone meanwhile
+            self._probe, self.failures, self.lost = None, 0, False
             return
+
+    async def _reached(self, client: ServingClient) -> bool:
+        try:
+            await client.status("", timeout=PROBE_TIMEOUT)
+        except BackendUnavailableError:
+            self.lost = self.lost or not client.connected
+            return False
+        except DeadlineExceededError:
+            return False
+        except GatewayError:
+            pass  # that there is no model without a name, proves that it is there
+        except Exception:
+            log.exception("a defect of the gateway: a replica could not be probed")
+            return False
+        return True

@@ -27,7 +27,7 @@ __all__ = ["Replicas"]
 
 RESOLVE_SECONDS = 2.0  # from one look at the DNS to the next
 LOOKS = 5  # at the DNS, after which an address that was in none of them is gone
-GRACE = 30.0  # seconds for the calls of a client that is not used any more
+GRACE = 30.0
 RETRY_SHARE = 0.1  # of all calls that may be retries, so that they never make an outage worse
 RETRY_BURST = 10.0
 HALF = 0.5  # of its time that a call must have had, to be held against a replica when it runs out
@@ -47,6 +47,7 @@ class Replicas:
     With ``hedge``, a Predict call that takes longer than 99 of 100 is sent to another replica too,
     and the first answer counts. Both together are no more than a tenth of all calls. ``prepare`` is
     done with every replica before it gets calls, at the start as well as when it comes back.
+    ``grace`` is how many seconds the calls may go on that run on a client which is replaced.
 
     Raises what ``ServingClient`` raises; BackendUnavailableError at once when no replica is left. A
     single replica is asked even then. Made and used on one event loop.
@@ -59,11 +60,13 @@ class Replicas:
         *,
         hedge: bool = True,
         prepare: Prepare | None = None,
+        grace: float = GRACE,
     ) -> None:
         self._addresses = addresses
         self._make = make
         self._hedge = hedge
         self._prepare = prepare
+        self._grace = grace
         self._replicas: dict[str, Replica] = {}
         self._found: dict[str, deque[list[str]]] = {}
         self._calls = 0
@@ -96,12 +99,11 @@ class Replicas:
                 return given.rpartition(":")[0]
         return None
 
-    def renew(self, longest: float) -> None:
-        """Make a new client for each replica; calls that run, for ``longest`` seconds at most, end
-        on its old one."""
+    def renew(self) -> None:
+        """Make a new client for each replica; calls that run end on its old one."""
         for replica in self._replicas.values():
             old, replica.client = replica.client, self._make(replica.address)
-            self._close(old, max(GRACE, longest))
+            self._close(old, self._grace)
 
     async def start(self) -> None:
         """Look the names up once, and keep doing so."""
@@ -123,6 +125,13 @@ class Replicas:
         """See ``ServingClient.predict``; ``usual`` is what such a call takes, in seconds, if that
         is known."""
 
+        slow: Replica | None = None
+
+        async def ask_first(replica: Replica, left: float) -> PredictAnswer:
+            nonlocal slow
+            slow = replica
+            return await ask(replica, left)
+
         async def ask(replica: Replica, left: float) -> PredictAnswer:
             started = loop.time()
             answer = await replica.client.predict(request, model=model, timeout=left)
@@ -133,7 +142,7 @@ class Replicas:
         loop = asyncio.get_running_loop()
         tried: list[Replica] = []
         what = ("predict", model)
-        call = self._call(what, timeout, ask, tried)
+        call = self._call(what, timeout, ask_first, tried)
         patience = self._late * usual
         if not (self._hedge and 0 < patience < timeout and len(self._replicas) > 1):
             return await call
@@ -144,10 +153,9 @@ class Replicas:
             if tasks[0].done() or not may:
                 return await tasks[0]
             self._retries -= 1
-            slow = tried[-1]
             tasks.append(loop.create_task(self._call(what, timeout - patience, ask, tried)))
             best = await _first_answer(*tasks)
-            if not tasks[0].done():
+            if not tasks[0].done() and slow is not None:
                 self._failed(slow, silent=True)
             return best.result()
         finally:
@@ -219,6 +227,7 @@ class Replicas:
         left: float,
         timeout: float,
     ) -> T:
+        client = replica.client  # which may be another one when the call has ended
         self._calls += 1
         replica.used = self._calls
         replica.running += 1
@@ -230,7 +239,7 @@ class Replicas:
             raise
         except BackendUnavailableError as error:
             if not isinstance(error, BackendMemoryError):
-                self._failed(replica, lost=not replica.client.connected)
+                self._failed(replica, lost=not client.connected)
             raise
         except GatewayError:
             replica.failures = 0
@@ -257,10 +266,11 @@ class Replicas:
         """A call got no answer: the connection is ``lost``, it was ``silent``, or it refused."""
         replica.failures += 1
         replica.answers = not (lost or silent)
+        replica.lost = replica.lost or lost
         known = self._replicas.get(replica.address) is replica  # else it is gone from the DNS
         many = len(self._replicas) > 1
         if known and (lost if not many else lost or replica.failures >= FAILURES):
-            replica.leave_out(self._prepare if lost else None)
+            replica.leave_out(self._prepare)
 
     def _learn(self, replica: Replica, ratio: float, now: float) -> None:
         replica.took(ratio, now)
@@ -286,9 +296,10 @@ class Replicas:
             if address not in self._replicas:
                 self._replicas[address] = replica = Replica(address, self._make(address))
                 if self._prepare is not None:
+                    replica.lost = True
                     replica.leave_out(self._prepare, pause=0.0)
         for address in set(self._replicas) - set(wanted):
-            self._drop(address, GRACE)
+            self._drop(address, self._grace)
 
     def _drop(self, address: str, grace: float | None) -> None:
         replica = self._replicas.pop(address)

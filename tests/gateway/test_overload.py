@@ -162,3 +162,14 @@ async def test_a_picture_larger_than_a_message(start, photo, ask):
     answers = await asyncio.gather(*(ask(gateway, image=large) for _ in range(6)))
     assert {status for status, _ in answers} == {200}
     assert (await ask(gateway))[0] == 200
+
+
+async def test_a_damaged_picture_is_no_trial(start, learnt, ask, monkeypatch):
+    """The one request that is let in on trial has to make a call; else the next one is."""
+    gateway = await start(request_timeout=10)
+    await learnt(gateway, 30.0)
+    assert (await ask(gateway))[0] == 503
+    gateway.app[DETECTOR].forecast._let_in.clear()
+    for _ in range(3):
+        assert (await ask(gateway, image="no picture"))[0] == 422
+    assert (await ask(gateway))[0] == 200

@@ -135,3 +135,19 @@ async def test_warmed_again_when_it_was_lost(start, serving, ask, shows):
     await shows(gateway, "gateway_replicas_left_out", 0)
     assert serving.batches == [("colors", (1, 480, 640, 3))]
     assert (await ask(gateway))[0] == 200
+
+
+async def test_only_what_calls_may_carry_is_warmed(start, serving, fake_model, shows):
+    """No batch is built that would never be sent, however large the model's own sizes are."""
+    serving.models["fixed"] = fake_model(shape=(-1, 512, 512, 3))
+    gateway = await start(
+        models={"colors": {"batch_sizes": [2, 64]}, "fixed": {"batch_sizes": [1, 2, 4]}},
+        max_batch_size=16,
+        max_message_bytes=2 << 20,
+    )
+    await shows(gateway, "gateway_replicas_left_out", 0)
+    assert [(name, shape[0]) for name, shape in serving.batches] == [
+        ("colors", 2),
+        ("fixed", 1),
+        ("fixed", 2),
+    ]

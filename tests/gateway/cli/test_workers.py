@@ -1,6 +1,7 @@
 """Several processes behind one port."""
 
 import asyncio
+import os
 import re
 import signal
 import socket
@@ -101,5 +102,45 @@ async def test_workers_share_the_admin_port(spawn, serving, photo):
             async with session.get(f"{url}/metrics") as response:
                 assert response.status == 404
         assert f'gateway_requests_total{{model="colors",status="200"}} {sent}.0' in text
+    gateway.signal(signal.SIGTERM)
+    assert await gateway.end() == 0
+
+
+async def test_a_worker_that_is_replaced(spawn, serving, tmp_path, photo):
+    """It begins with what was read last, not with what was read first; while that cannot be read it
+    is tried again, and the others go on."""
+    config, keys = tmp_path / "config.yaml", tmp_path / "keys.yaml"
+    config.write_text("models: {colors: coco}")
+    gateway = await spawn(
+        "serve", "--port", "0", "--workers", "2", "--tfserving", serving.address,
+        "--config", str(config),
+    )  # fmt: skip
+    url = await gateway.url()
+    for _ in range(2):
+        await gateway.line("is warm")
+    keys.write_text(f"[{{name: a, sha256: {'a' * 64}}}]")
+    config.write_text(f"{{models: {{colors: coco}}, api_keys: {keys}}}")
+    gateway.signal(signal.SIGHUP)
+    for _ in range(2):
+        await gateway.line("read again")
+
+    async def statuses() -> set[int]:
+        found = set()
+        for _ in range(12):
+            async with aiohttp.ClientSession() as session, session.get(f"{url}/models") as answer:
+                found.add(answer.status)
+        return found
+
+    assert await statuses() == {401}
+    os.kill(int(gateway.children()[0].name), signal.SIGKILL)
+    await gateway.line("is warm")
+    assert await statuses() == {401}
+    keys.write_text("- half")
+    os.kill(int(gateway.children()[0].name), signal.SIGKILL)
+    await gateway.line("api_keys: entry 1")
+    assert await statuses() == {401}
+    keys.write_text(f"[{{name: a, sha256: {'a' * 64}}}]")
+    await gateway.line("is warm")
+    assert await statuses() == {401}
     gateway.signal(signal.SIGTERM)
     assert await gateway.end() == 0

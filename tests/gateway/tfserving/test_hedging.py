@@ -186,6 +186,33 @@ async def test_a_slow_replica_gets_less(two):
     assert slow.load(160.0) == fast.load(160.0)
 
 
+async def test_the_one_that_is_asked_last_is_blamed(servings):
+    """A first call that was passed on is late for the fault of who has it now."""
+    fakes = await servings(3)
+    replicas = await replicas_of(fakes)
+    refusing, silent, well = replicas._replicas.values()
+    fakes[0].gate, fakes[1].gate = asyncio.Event(), asyncio.Event()
+    fakes[0].abort = (grpc.StatusCode.UNAVAILABLE, "queue full")
+    well.used = silent.used = -1
+    well.running = 1  # so that it is the last to be asked
+    call = asyncio.ensure_future(predict(replicas, usual=0.3))
+    silent.running, refusing.running = 1, 0
+    await fakes[0].arrived.acquire()
+    silent.running = 0
+    fakes[0].gate.set()
+    await call
+    assert (refusing.failures, silent.failures, well.failures) == (1, 1, 0)
+    fakes[1].gate.set()
+    await replicas.aclose()
+
+
+async def lose(fake, replicas, replica) -> None:
+    """Stop a fake, and have that noticed."""
+    await fake.stop()
+    while not replica.left_out:
+        await predict(replicas, usual=0.0)
+
+
 async def test_prepared_before_it_gets_calls(servings):
     """A replica is new, or was lost: it is made ready before others trust it."""
     fakes = await servings(2)
@@ -213,3 +240,99 @@ async def test_prepared_before_it_gets_calls(servings):
     ready.set()
     await until(lambda: not replicas.left_out)
     await replicas.aclose()
+
+
+async def test_one_that_is_being_prepared_is_better_than_none(servings):
+    """When no other is there, calls go to who answers again, warm or not."""
+    fakes = await servings(2)
+    gate = asyncio.Event()
+    gate.set()
+    replicas = await replicas_of(fakes, prepare=lambda _: gate.wait())
+    await until(lambda: not replicas.left_out)
+    gate.clear()
+    for fake in fakes:
+        await fake.stop()
+    while replicas.left_out < 2:
+        with pytest.raises(errors.BackendUnavailableError):
+            await predict(replicas, usual=0.0)
+    await fakes[0].start(fakes[0].address)
+    first = next(iter(replicas._replicas.values()))
+    await until(lambda: first.answers)
+    assert replicas.left_out == 2
+    await predict(replicas, usual=0.0)
+    gate.set()
+    await replicas.aclose()
+
+
+async def test_one_that_was_silent_and_is_another_process_now(servings):
+    """It is cold: what is done with a new replica is done with it too."""
+    fakes = await servings(2)
+    prepared = []
+
+    async def prepare(client: ServingClient) -> None:
+        prepared.append(client)
+
+    replicas = await replicas_of(fakes, prepare=prepare)
+    await until(lambda: not replicas.left_out)
+    first = next(iter(replicas._replicas.values()))
+    fakes[0].gate = fakes[0].status_gate = asyncio.Event()
+    for _ in range(3):
+        replicas._failed(first, silent=True)
+    assert (first.left_out, first.lost) == (True, False)
+    await fakes[0].stop()
+    await until(lambda: first.lost)
+    fakes[0].gate = fakes[0].status_gate = None
+    prepared.clear()
+    await fakes[0].start(fakes[0].address)
+    await until(lambda: not first.left_out)
+    assert prepared == [first.client]
+    await replicas.aclose()
+
+
+async def test_a_defect_while_preparing_is_told(servings, caplog):
+    """It keeps no replica from its calls."""
+    fakes = await servings(2)
+
+    async def prepare(_: ServingClient) -> None:
+        raise MemoryError
+
+    replicas = await replicas_of(fakes, prepare=prepare)
+    await until(lambda: not replicas.left_out)
+    assert "MemoryError" in caplog.text
+    await replicas.aclose()
+
+
+async def test_lost_while_it_was_prepared(servings):
+    """What was prepared is gone: it is done again with who comes back."""
+    fakes = await servings(2)
+    gate, prepared = asyncio.Event(), []
+
+    async def prepare(client: ServingClient) -> None:
+        prepared.append(client)
+        await gate.wait()
+
+    replicas = await replicas_of(fakes, prepare=prepare)
+    await until(lambda: len(prepared) == 2)
+    first, second = replicas._replicas.values()
+    replicas.renew()
+    await fakes[1].stop()
+    await until(lambda: not second.client.connected)
+    gate.set()
+    await until(lambda: not first.left_out)
+    assert prepared.count(first.client) == 1
+    assert second.left_out
+    await replicas.aclose()
+
+
+async def test_a_refusal_on_a_client_that_was_replaced(two):
+    """A call that runs while its client is replaced tells nothing of the new connection."""
+    fakes, replicas = two
+    fakes[0].gate = asyncio.Event()
+    fakes[0].refuse = lambda _: (grpc.StatusCode.RESOURCE_EXHAUSTED, "no room")
+    call = asyncio.ensure_future(predict(replicas, usual=0.0))
+    await fakes[0].arrived.acquire()
+    replicas.renew()
+    fakes[0].gate.set()
+    await call  # it was made again on the other
+    assert not any(replica.lost for replica in replicas._replicas.values())
+    assert replicas.left_out == 0
