@@ -321,3 +321,20 @@ def test_an_item_that_failed_is_told(virtual, gate, ticks):
 
     virtual(main())
     assert not dispatch.cost("a")._samples
+
+
+def test_the_error_of_an_item_whose_caller_has_left(virtual, gate, ticks):
+    """It is nobody's; the caller beside it has its result."""
+
+    async def main():
+        batcher = Batcher(gate.process)
+        calls = [asyncio.ensure_future(batcher.submit("a", n)) for n in (1, 2)]
+        await ticks()
+        calls[1].cancel()
+        await ticks()
+        gate.finish(0, [10, ValueError("two")])
+        await asyncio.wait(calls)
+        assert calls[0].result() == 10
+        assert calls[1].cancelled()
+
+    virtual(main())
