@@ -87,8 +87,9 @@ async def test_no_descriptors_for_the_first_picture(spawn, serving, http, ask):
     """What could not be loaded for want of a descriptor is loaded when there is one again."""
     gateway = await spawn("serve", "--port", "0", "--tfserving", serving.address)
     url = await gateway.url()
-    async with http.get(f"{url}/readyz") as response:  # both connections are there
-        assert response.status == 200
+    async with asyncio.timeout(PATIENCE):
+        while (await http.get(f"{url}/readyz")).status != 200:
+            pass  # then both connections are there
     pid = gateway.process.pid
     limit_descriptors(pid, 0)
     async with asyncio.timeout(PATIENCE):

@@ -56,7 +56,10 @@ async def test_answers_are_in_the_description(start, photo, label, mode):
         response = case.call_and_validate(base_url=url, excluded_checks=excluded)
         statuses[response.status_code] += 1
 
-    await asyncio.to_thread(post)
+    try:
+        await asyncio.to_thread(post)
+    except* SystemError:  # CPython 3.11 counts the depth of ast.parse for all threads together
+        await asyncio.to_thread(post)
     assert statuses
     if label == "POST /imageDetection":
         wanted = {200, 404, 422} if mode is GenerationMode.POSITIVE else {400, 422}
