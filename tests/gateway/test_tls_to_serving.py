@@ -35,10 +35,11 @@ def secure(serving, mutual):
     }
 
 
-async def test_a_name_is_looked_up_and_still_verified(start, secure, ask):
+async def test_a_name_is_looked_up_and_still_verified(start, secure, ask, shows):
     """The channel connects to 127.0.0.1, and the certificate is for localhost."""
     gateway = await start(**secure, models={"colors": ""})
     assert (await ask(gateway))[0] == 200
+    await shows(gateway, "gateway_replicas_left_out", 0)
     assert (await gateway.get("/readyz")).status == 200
 
 
