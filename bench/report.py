@@ -3,9 +3,6 @@
 python -m bench.report bench/results/latest.json     # plots beside it, PNG and SVG
 """
 
-import argparse
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench import targets
+from bench import figures, targets
 from bench.suite import DEADLINE, FAST, SLOW, SLOWER
 
 __all__ = ["main", "plots", "text"]
@@ -221,29 +218,17 @@ PLOTS = {
 
 def plots(results: Results, directory: Path) -> list[Path]:
     """Draw every plot that the run has data for; return the PNG files."""
-    directory.mkdir(parents=True, exist_ok=True)
-    files = []
-    for name, draw in PLOTS.items():
-        if name == "goodput" and not any(row["deadline"] for row in results["runs"]):
-            continue
-        figure = draw(results)
-        for suffix in ("svg", "png"):
-            figure.savefig(directory / f"{name}.{suffix}", dpi=110)
-        files.append(directory / f"{name}.png")
-        plt.close(figure)
-    return files
+    overload = any(row["deadline"] for row in results["runs"])
+    return [
+        figures.save(draw(results), directory, name)
+        for name, draw in PLOTS.items()
+        if overload or name != "goodput"
+    ]
 
 
 def main() -> None:
     """Print the table and write the plots of the run that is named."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--plots", type=Path, help="directory (default: beside the results)")
-    flags = parser.parse_args()
-    results = json.loads(flags.results.read_text())
-    sys.stdout.write(text(results))
-    for file in plots(results, flags.plots or flags.results.parent):
-        sys.stdout.write(f"{file}\n")
+    figures.report_file(__doc__, text, plots)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from matplotlib import pyplot as plt
 
 from batching import CallCost, JustInTime
 from batching.simulation import Device, Oracle, simulate
+from bench import figures
 
 __all__ = ["Case", "main", "measure"]
 
@@ -128,7 +129,7 @@ def select(results: list[Result], **wanted: float) -> list[Result]:
     ]
 
 
-def plot(results: list[Result], file: Path) -> None:
+def plot(results: list[Result], directory: Path) -> None:
     """Draw the latency over the oracle's against the load: a row a figure and noise."""
     rows = list(itertools.product(SIGMAS, ("mean", "p99")))
     figure, grid = plt.subplots(
@@ -155,9 +156,7 @@ def plot(results: list[Result], file: Path) -> None:
     for axes in grid[-1]:
         axes.set_xlabel("load, % of capacity")
     grid[0][0].legend(title="transport", fontsize=8)
-    for suffix in (".svg", ".png"):
-        figure.savefig(file.with_suffix(suffix), dpi=90)
-    plt.close(figure)
+    figures.save(figure, directory, "simulation", dpi=90)
 
 
 def main() -> None:
@@ -178,7 +177,7 @@ def main() -> None:
                 sys.stderr.write(f"{done} of {len(cases)} cases\n")
     flags.output.mkdir(parents=True, exist_ok=True)
     (flags.output / "simulation.json").write_text(json.dumps(results, indent=1) + "\n")
-    plot(results, flags.output / "simulation")
+    plot(results, flags.output)
     sys.stdout.write(table(results))
 
 

@@ -33,7 +33,7 @@ __all__ = ["Soak", "main"]
 
 RESULTS = Path(__file__).parent / "results"
 DEADLINE = 2.0  # seconds, the gateway's request_timeout
-LATE = DEADLINE + 0.5
+LATE = DEADLINE + soak_report.ALLOWED_SECONDS
 QUIET = 3.0  # seconds from the end of one fault to the next; what began under it ends within
 WARM = 5.0  # seconds until the first fault
 LOOK = 0.02  # seconds between two looks at how late this process's own loop is

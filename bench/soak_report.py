@@ -3,9 +3,6 @@
 python -m bench.soak_report bench/results/soak.json --plots bench/plots
 """
 
-import argparse
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +10,11 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from bench import figures
+
 __all__ = ["main", "passed", "plot", "text"]
 
+ALLOWED_SECONDS = 0.5  # beyond the deadline, until an answer is late
 GROWTH_MB, GROWTH_FILES = 15, 5  # from the first quarter to the last; batches in hand vary by more
 COLOURS = {
     "200": "#2ca02c",
@@ -37,7 +37,7 @@ def checks(results: Results) -> list[tuple[str, str, str, bool]]:
         ("answers that are not their picture's", results["wrong"]),
         ("requests without an answer", results["without_answer"]),
         ("refusals that no fault explains", sum(results["unexplained"].values())),
-        (f"answers after {results['deadline'] + 0.5:g} s", results["late"]),
+        (f"answers after {results['deadline'] + ALLOWED_SECONDS:g} s", results["late"]),
     ]
     rows = [(name, "0", str(count), count == 0) for name, count in counts]
     grown = memory_last - memory
@@ -117,11 +117,7 @@ def plot(results: Results, directory: Path) -> Path:
     if order[1:]:
         middle.legend(loc="upper left", bbox_to_anchor=(1.05, 1), fontsize=8)
     figure.suptitle(f"{results['requests']:,} requests, three replicas, a fault every few seconds")
-    directory.mkdir(parents=True, exist_ok=True)
-    for suffix in ("svg", "png"):
-        figure.savefig(directory / f"soak.{suffix}", dpi=110)
-    plt.close(figure)
-    return directory / "soak.png"
+    return figures.save(figure, directory, "soak")
 
 
 def memory(results: Results, axes: Axes) -> None:
@@ -149,13 +145,7 @@ def shade(results: Results, axes: Axes, *, named: bool) -> None:
 
 def main() -> None:
     """Print the tables and write the plot of the run that is named."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--plots", type=Path, help="directory (default: beside the results)")
-    flags = parser.parse_args()
-    results = json.loads(flags.results.read_text())
-    sys.stdout.write(text(results))
-    sys.stdout.write(f"{plot(results, flags.plots or flags.results.parent)}\n")
+    figures.report_file(__doc__, text, lambda results, directory: [plot(results, directory)])
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ async def _detector(app: web.Application) -> AsyncIterator[None]:
         lambda address: _serving_client(app, address),
         hedge=settings.hedging,
         prepare=partial(warm_up, models, settings),
-        grace=max(30.0, settings.request_timeout),
+        longest_call=settings.request_timeout,
     )
     await client.start()
     renewing = _renew(app)

@@ -55,7 +55,9 @@ async def _warm_up_model(
         log.warning("%s could not be warmed up: %s", choice, error)
         return
     seconds = loop.time() - started
-    log.info("%s is warm at batches of %s after %.1f s", choice, _list(sizes), seconds)
+    log.info(
+        "%s is warm at batches of %s after %.1f s", choice, ", ".join(map(str, sizes)), seconds
+    )
 
 
 def _blank(model: ServedModel, size: int) -> bytes:
@@ -64,7 +66,3 @@ def _blank(model: ServedModel, size: int) -> bytes:
         picture = np.frombuffer(blank_jpeg(height, width), np.uint8)
         return encode_predict_strings(model.call, [picture] * size)
     return encode_predict(model.call, [np.zeros((height, width, 3), np.uint8)] * size)
-
-
-def _list(sizes: tuple[int, ...]) -> str:
-    return ", ".join(map(str, sizes))

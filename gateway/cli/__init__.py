@@ -79,12 +79,13 @@ def _add_serve(commands: Any) -> None:
         flags = {name: value for name, value in given.items() if value is not None}
         if "models" in flags:
             flags["models"] = dict(pair.partition("=")[::2] for pair in flags["models"])
-        if load_settings(flags).workers > 1:
+        settings = load_settings(flags)
+        if settings.workers > 1:
             from gateway.cli.workers import run  # noqa: PLC0415 - see above
         else:
             from gateway.cli.serve import run  # noqa: PLC0415 - see above
 
-        return run(lambda: load_settings(flags))
+        return run(settings, lambda: load_settings(flags))
 
     parser = commands.add_parser(
         "serve",

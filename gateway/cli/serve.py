@@ -22,16 +22,15 @@ __all__ = ["reload_logged", "run", "serve"]
 log = logging.getLogger("gateway")
 
 
-def run(load: Callable[[], Settings]) -> int:
-    """Serve with the settings that ``load`` reads until SIGTERM or SIGINT, then let requests
-    finish; returns 0. On SIGHUP the settings are read again.
+def run(settings: Settings, load: Callable[[], Settings]) -> int:
+    """Serve until SIGTERM or SIGINT, then let requests finish; returns 0. On SIGHUP ``load`` reads
+    the settings again.
 
     Raises
     ------
     CommandError
         A label map or a file for TLS cannot be read, or the address cannot be listened on.
     """
-    settings = load()
     keep_freed_memory()
     configure_logs(settings.log_format)
     warn_if_open(settings)
@@ -77,7 +76,11 @@ async def serve(
                 f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
             ) from error
         host, port = runner.addresses[0][:2]
-        with _stop_signal() as stop, _hangup(lambda: reload_logged(app, load)):
+        stop = asyncio.Event()
+        with (  # before anybody is told that there is a gateway to stop
+            _on((signal.SIGTERM, signal.SIGINT), stop.set),
+            _on((signal.SIGHUP,), lambda: reload_logged(app, load)),
+        ):
             ready(server_url(host, port, tls=tls is not None))
             await stop.wait()
         log.info(
@@ -103,24 +106,13 @@ def reload_logged(app: web.Application, load: Callable[[], Settings]) -> None:
 
 
 @contextlib.contextmanager
-def _hangup(react: Callable[[], None]) -> Iterator[None]:
+def _on(signals: tuple[signal.Signals, ...], react: Callable[[], None]) -> Iterator[None]:
+    """Call ``react`` on the event loop at each of these signals, while the block lasts."""
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, react)
+    for number in signals:
+        loop.add_signal_handler(number, react)
     try:
         yield
     finally:
-        loop.remove_signal_handler(signal.SIGHUP)
-
-
-@contextlib.contextmanager
-def _stop_signal() -> Iterator[asyncio.Event]:
-    """An event that SIGTERM and SIGINT set, before anybody is told that there is one to stop."""
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield stop
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in signals:
             loop.remove_signal_handler(number)

@@ -32,9 +32,9 @@ START_SECONDS = 5.0
 BOOT_ERROR = 4  # gunicorn ends for good when a worker exits with it
 
 
-def run(load: Callable[[], Settings]) -> int:
-    """Serve with the settings that ``load`` reads until SIGTERM or SIGINT, then let requests
-    finish; returns 0. On SIGHUP each worker reads the settings again.
+def run(settings: Settings, load: Callable[[], Settings]) -> int:
+    """Serve until SIGTERM or SIGINT, then let requests finish; returns 0. On SIGHUP each worker has
+    ``load`` read the settings again.
 
     Each worker has limits of its own; unless told otherwise, they share the CPUs' decoding threads
     out among them. /metrics, whichever worker answers it, is the sum over all.
@@ -44,15 +44,7 @@ def run(load: Callable[[], Settings]) -> int:
     CommandError
         A file for TLS cannot be read.
     """
-
-    def load_shared() -> Settings:
-        settings = load()
-        if "decode_threads" in settings.model_fields_set:
-            return settings
-        threads = max(1, settings.decode_threads // settings.workers)
-        return settings.model_copy(update={"decode_threads": threads})
-
-    settings = load_shared()
+    settings = _shared_out(settings)
     tls = server_tls(settings)
     keep_freed_memory()
     configure_logs(settings.log_format)
@@ -62,11 +54,22 @@ def run(load: Callable[[], Settings]) -> int:
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", counts)
     try:
         _Gateways(
-            settings, load_shared, tls, on_exit=lambda _: shutil.rmtree(counts, ignore_errors=True)
+            settings,
+            lambda: _shared_out(load()),
+            tls,
+            on_exit=lambda _: shutil.rmtree(counts, ignore_errors=True),
         ).run()
     except SystemExit as end:
         return int(end.code or 0)
     return 0
+
+
+def _shared_out(settings: Settings) -> Settings:
+    """What each worker is given of the CPUs' decoding threads."""
+    if "decode_threads" in settings.model_fields_set:
+        return settings
+    threads = max(1, settings.decode_threads // settings.workers)
+    return settings.model_copy(update={"decode_threads": threads})
 
 
 class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types

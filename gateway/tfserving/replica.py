@@ -32,6 +32,7 @@ class Replica:
 
     address: str
     client: ServingClient
+    prepare: Prepare | None = None
     running: int = 0
     used: int = 0
     """When it was last used, as a running number of calls."""
@@ -86,20 +87,20 @@ class Replica:
     def _pace_now(self, now: float) -> float:
         return self._pace * math.exp2((self._paced_at - now) / FORGET_SECONDS)
 
-    def leave_out(self, prepare: Prepare | None, pause: float = PROBE_SECONDS) -> None:
+    def leave_out(self, pause: float = PROBE_SECONDS) -> None:
         """Give it no calls until it answers again and, if it was ``lost``, ``prepare`` is done."""
         if self._probe is None:
             pause = min(pause * 2**self._relapses, LONGEST_PAUSE)
             self._relapses = min(self._relapses + 1, 8)
             loop = asyncio.get_running_loop()
-            self._probe = loop.create_task(self._until_it_answers(prepare, pause))
+            self._probe = loop.create_task(self._until_it_answers(pause))
 
     def forget(self) -> None:
         """It will not be used any more; its client is the caller's to close."""
         if self._probe is not None:
             self._probe.cancel()
 
-    async def _until_it_answers(self, prepare: Prepare | None, pause: float) -> None:
+    async def _until_it_answers(self, pause: float) -> None:
         while True:
             await asyncio.sleep(pause)
             pause = PROBE_SECONDS
@@ -107,9 +108,9 @@ class Replica:
             if not await self._reached(client):
                 continue
             self.answers = True  # from here on it is better than none
-            if self.lost and prepare is not None:
+            if self.lost and self.prepare is not None:
                 try:
-                    await prepare(client)
+                    await self.prepare(client)
                 except Exception:
                     log.exception("a defect of the gateway: a replica could not be prepared")
                 if client is not self.client or not client.connected:

@@ -47,7 +47,8 @@ class Replicas:
     With ``hedge``, a Predict call that takes longer than 99 of 100 is sent to another replica too,
     and the first answer counts. Both together are no more than a tenth of all calls. ``prepare`` is
     done with every replica before it gets calls, at the start as well as when it comes back.
-    ``grace`` is how many seconds the calls may go on that run on a client which is replaced.
+    No call takes more than ``longest_call`` seconds: so long may those go on that run on a client
+    which is replaced, and half a minute at least.
 
     Raises what ``ServingClient`` raises; BackendUnavailableError at once when no replica is left. A
     single replica is asked even then. Made and used on one event loop.
@@ -60,13 +61,13 @@ class Replicas:
         *,
         hedge: bool = True,
         prepare: Prepare | None = None,
-        grace: float = GRACE,
+        longest_call: float = 0.0,
     ) -> None:
         self._addresses = addresses
         self._make = make
         self._hedge = hedge
         self._prepare = prepare
-        self._grace = grace
+        self._grace = max(GRACE, longest_call)
         self._replicas: dict[str, Replica] = {}
         self._found: dict[str, deque[list[str]]] = {}
         self._calls = 0
@@ -124,7 +125,6 @@ class Replicas:
     ) -> PredictAnswer:
         """See ``ServingClient.predict``; ``usual`` is what such a call takes, in seconds, if that
         is known."""
-
         slow: Replica | None = None
 
         async def ask_first(replica: Replica, left: float) -> PredictAnswer:
@@ -268,9 +268,9 @@ class Replicas:
         replica.answers = not (lost or silent)
         replica.lost = replica.lost or lost
         known = self._replicas.get(replica.address) is replica  # else it is gone from the DNS
-        many = len(self._replicas) > 1
-        if known and (lost if not many else lost or replica.failures >= FAILURES):
-            replica.leave_out(self._prepare)
+        others = len(self._replicas) > 1
+        if known and (lost or (others and replica.failures >= FAILURES)):
+            replica.leave_out()
 
     def _learn(self, replica: Replica, ratio: float, now: float) -> None:
         replica.took(ratio, now)
@@ -294,10 +294,11 @@ class Replicas:
         wanted = dict.fromkeys(address for found in lists for address in found)
         for address in wanted:
             if address not in self._replicas:
-                self._replicas[address] = replica = Replica(address, self._make(address))
+                replica = Replica(address, self._make(address), self._prepare)
+                self._replicas[address] = replica
                 if self._prepare is not None:
                     replica.lost = True
-                    replica.leave_out(self._prepare, pause=0.0)
+                    replica.leave_out(pause=0.0)
         for address in set(self._replicas) - set(wanted):
             self._drop(address, self._grace)
 

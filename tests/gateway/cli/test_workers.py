@@ -7,14 +7,23 @@ import signal
 import socket
 
 import aiohttp
+import pytest
 
 
-async def test_workers_share_the_port_and_the_metrics(spawn, serving, photo, tmp_path):
+@pytest.fixture
+def two_workers(spawn, serving):
+    """Start a gateway of two workers in front of the fake, with more flags and variables."""
+
+    def start(*flags: str, **env: str):
+        common = ("--port", "0", "--workers", "2", "--tfserving", serving.address)
+        return spawn("serve", *common, *flags, **env)
+
+    return start
+
+
+async def test_workers_share_the_port_and_the_metrics(two_workers, photo, tmp_path):
     """Whichever worker answers /metrics, it counts what all were sent; SIGTERM ends them all."""
-    gateway = await spawn(
-        "serve", "--port", "0", "--workers", "2", "--tfserving", serving.address,
-        TMPDIR=str(tmp_path),
-    )  # fmt: skip
+    gateway = await two_workers(TMPDIR=str(tmp_path))
     url = await gateway.url()
     body = {"model_name": "colors", "image": photo()}
 
@@ -60,14 +69,11 @@ async def test_workers_that_cannot_start(spawn, tmp_path):
     assert "nothing.txt" in "".join(gateway.lines)
 
 
-async def test_hangup_reaches_every_worker(spawn, serving, tmp_path):
+async def test_hangup_reaches_every_worker(two_workers, tmp_path):
     """Each takes the new settings over, and goes on as the process that it was."""
     config = tmp_path / "config.yaml"
     config.write_text("models: {colors: coco}")
-    gateway = await spawn(
-        "serve", "--port", "0", "--workers", "2", "--tfserving", serving.address,
-        "--config", str(config),
-    )  # fmt: skip
+    gateway = await two_workers("--config", str(config))
     await gateway.url()
     for _ in range(2):
         await gateway.line("is warm")
@@ -81,14 +87,11 @@ async def test_hangup_reaches_every_worker(spawn, serving, tmp_path):
     assert await gateway.end() == 0
 
 
-async def test_workers_share_the_admin_port(spawn, serving, photo):
+async def test_workers_share_the_admin_port(two_workers, photo):
     """Whichever of them answers there, it counts for all; the other port has no metrics."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    gateway = await spawn(
-        "serve", "--port", "0", "--workers", "2", "--tfserving", serving.address,
-        "--admin-port", str(port),
-    )  # fmt: skip
+    gateway = await two_workers("--admin-port", str(port))
     url = await gateway.url()
     for _ in range(2):
         await gateway.line(f"metrics and health are on port {port}")
@@ -106,15 +109,12 @@ async def test_workers_share_the_admin_port(spawn, serving, photo):
     assert await gateway.end() == 0
 
 
-async def test_a_worker_that_is_replaced(spawn, serving, tmp_path, photo):
+async def test_a_worker_that_is_replaced(two_workers, tmp_path):
     """It begins with what was read last, not with what was read first; while that cannot be read it
     is tried again, and the others go on."""
     config, keys = tmp_path / "config.yaml", tmp_path / "keys.yaml"
     config.write_text("models: {colors: coco}")
-    gateway = await spawn(
-        "serve", "--port", "0", "--workers", "2", "--tfserving", serving.address,
-        "--config", str(config),
-    )  # fmt: skip
+    gateway = await two_workers("--config", str(config))
     url = await gateway.url()
     for _ in range(2):
         await gateway.line("is warm")

@@ -1,16 +1,18 @@
 """The second replica that is asked when the first is late, and the one that is asked first."""
 
 import asyncio
+from functools import partial
 
 import grpc
-import numpy as np
 import pytest
 
 from gateway import errors
-from gateway.tfserving import ModelChoice, PredictCall, Replicas, ServingClient, encode_predict
+from gateway.tfserving import Replicas, ServingClient
+from tests.gateway.tfserving import many
+from tests.gateway.tfserving.many import asked, until
 
-CALL = PredictCall(ModelChoice("colors"), "serving_default", "inputs", ("detection_scores",))
-MESSAGE = encode_predict(CALL, [np.zeros((4, 5, 3), np.uint8)])
+# What is late is a call that takes longer than a fiftieth of a second.
+predict = partial(many.predict, usual=0.02, timeout=60.0)
 
 
 @pytest.fixture
@@ -23,27 +25,21 @@ async def two(servings):
 
 
 async def replicas_of(fakes, **options) -> Replicas:
-    def make(address: str) -> ServingClient:
-        return ServingClient(address, max_message_bytes=1 << 20)
-
-    replicas = Replicas([fake.address for fake in fakes], make, **options)
-    await replicas.start()
+    replicas = await many.replicas_of([fake.address for fake in fakes], **options)
     replicas._late = 1.0
     return replicas
 
 
-async def predict(replicas, usual=0.02, timeout=60.0):
-    return await replicas.predict(MESSAGE, model=CALL.model, timeout=timeout, usual=usual)
+class Preparing:
+    """Notes what it prepares, and takes until its gate is open."""
 
+    def __init__(self) -> None:
+        self.clients: list[ServingClient] = []
+        self.gate = asyncio.Event()
 
-async def until(condition) -> None:
-    """Look at the state of another task until it is as wanted."""
-    while not condition():  # noqa: ASYNC110 - nothing tells of it
-        await asyncio.sleep(0.001)
-
-
-def asked(fakes) -> list[int]:
-    return [len(fake.requests) for fake in fakes]
+    async def __call__(self, client: ServingClient) -> None:
+        self.clients.append(client)
+        await self.gate.wait()
 
 
 async def test_a_late_call_is_sent_to_another_too(two):
@@ -206,38 +202,26 @@ async def test_the_one_that_is_asked_last_is_blamed(servings):
     await replicas.aclose()
 
 
-async def lose(fake, replicas, replica) -> None:
-    """Stop a fake, and have that noticed."""
-    await fake.stop()
-    while not replica.left_out:
-        await predict(replicas, usual=0.0)
-
-
 async def test_prepared_before_it_gets_calls(servings):
     """A replica is new, or was lost: it is made ready before others trust it."""
     fakes = await servings(2)
-    ready, seen = asyncio.Event(), []
-
-    async def prepare(client: ServingClient) -> None:
-        seen.append(client)
-        await ready.wait()
-
+    prepare = Preparing()
     replicas = await replicas_of(fakes, prepare=prepare)
     assert replicas.left_out == 2
     await predict(replicas)  # nobody is ready, so anybody is asked
-    await until(lambda: len(seen) == 2)
-    ready.set()
+    await until(lambda: len(prepare.clients) == 2)
+    prepare.gate.set()
     await until(lambda: not replicas.left_out)
-    ready.clear()
+    prepare.gate.clear()
     await fakes[0].stop()
     while not replicas.left_out:
         await predict(replicas, usual=0.0)
     await fakes[0].start(fakes[0].address)
-    await until(lambda: len(seen) == 3)
+    await until(lambda: len(prepare.clients) == 3)
     for _ in range(4):
         await predict(replicas)
     assert replicas.left_out == 1
-    ready.set()
+    prepare.gate.set()
     await until(lambda: not replicas.left_out)
     await replicas.aclose()
 
@@ -245,11 +229,11 @@ async def test_prepared_before_it_gets_calls(servings):
 async def test_one_that_is_being_prepared_is_better_than_none(servings):
     """When no other is there, calls go to who answers again, warm or not."""
     fakes = await servings(2)
-    gate = asyncio.Event()
-    gate.set()
-    replicas = await replicas_of(fakes, prepare=lambda _: gate.wait())
+    prepare = Preparing()
+    prepare.gate.set()
+    replicas = await replicas_of(fakes, prepare=prepare)
     await until(lambda: not replicas.left_out)
-    gate.clear()
+    prepare.gate.clear()
     for fake in fakes:
         await fake.stop()
     while replicas.left_out < 2:
@@ -260,18 +244,15 @@ async def test_one_that_is_being_prepared_is_better_than_none(servings):
     await until(lambda: first.answers)
     assert replicas.left_out == 2
     await predict(replicas, usual=0.0)
-    gate.set()
+    prepare.gate.set()
     await replicas.aclose()
 
 
 async def test_one_that_was_silent_and_is_another_process_now(servings):
     """It is cold: what is done with a new replica is done with it too."""
     fakes = await servings(2)
-    prepared = []
-
-    async def prepare(client: ServingClient) -> None:
-        prepared.append(client)
-
+    prepare = Preparing()
+    prepare.gate.set()
     replicas = await replicas_of(fakes, prepare=prepare)
     await until(lambda: not replicas.left_out)
     first = next(iter(replicas._replicas.values()))
@@ -282,10 +263,10 @@ async def test_one_that_was_silent_and_is_another_process_now(servings):
     await fakes[0].stop()
     await until(lambda: first.lost)
     fakes[0].gate = fakes[0].status_gate = None
-    prepared.clear()
+    prepare.clients.clear()
     await fakes[0].start(fakes[0].address)
     await until(lambda: not first.left_out)
-    assert prepared == [first.client]
+    assert prepare.clients == [first.client]
     await replicas.aclose()
 
 
@@ -305,21 +286,16 @@ async def test_a_defect_while_preparing_is_told(servings, caplog):
 async def test_lost_while_it_was_prepared(servings):
     """What was prepared is gone: it is done again with who comes back."""
     fakes = await servings(2)
-    gate, prepared = asyncio.Event(), []
-
-    async def prepare(client: ServingClient) -> None:
-        prepared.append(client)
-        await gate.wait()
-
+    prepare = Preparing()
     replicas = await replicas_of(fakes, prepare=prepare)
-    await until(lambda: len(prepared) == 2)
+    await until(lambda: len(prepare.clients) == 2)
     first, second = replicas._replicas.values()
     replicas.renew()
     await fakes[1].stop()
     await until(lambda: not second.client.connected)
-    gate.set()
+    prepare.gate.set()
     await until(lambda: not first.left_out)
-    assert prepared.count(first.client) == 1
+    assert prepare.clients.count(first.client) == 1
     assert second.left_out
     await replicas.aclose()
 

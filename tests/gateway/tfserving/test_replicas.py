@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 
 from gateway import errors
-from gateway.tfserving import ModelChoice, PredictCall, Replicas, ServingClient, encode_predict
-
-CALL = PredictCall(ModelChoice("colors"), "serving_default", "inputs", ("detection_scores",))
-MESSAGE = encode_predict(CALL, [np.zeros((4, 5, 3), np.uint8)])
-
-
-async def predict(replicas, timeout=5.0):
-    return await replicas.predict(MESSAGE, model=ModelChoice("colors"), timeout=timeout)
+from gateway.tfserving import ModelChoice, PredictCall, encode_predict
+from tests.gateway.tfserving.many import asked, predict, replicas_of, until
 
 
 @pytest.fixture
@@ -25,25 +19,6 @@ async def three(servings):
     replicas = await replicas_of([fake.address for fake in fakes])
     yield fakes, replicas
     await replicas.aclose()
-
-
-async def replicas_of(addresses) -> Replicas:
-    def make(address: str) -> ServingClient:
-        return ServingClient(address, max_message_bytes=1 << 20)
-
-    replicas = Replicas(addresses, make)
-    await replicas.start()
-    return replicas
-
-
-async def until(condition) -> None:
-    """Look at the state of another task until it is as wanted."""
-    while not condition():  # noqa: ASYNC110 - nothing tells of it
-        await asyncio.sleep(0.01)
-
-
-def asked(fakes) -> list[int]:
-    return [len(fake.requests) for fake in fakes]
 
 
 async def test_the_one_with_the_fewest_calls_is_asked(three):
