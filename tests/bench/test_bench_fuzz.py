@@ -30,7 +30,10 @@ def test_an_input_can_be_made_again():
 
 def test_a_crash_a_defect_and_a_slow_input_are_found():
     """Each is reported with its number, and the inputs after it are still run."""
-    slow = "sum(range(7 * 10**7)) and 'slow'"
+    slow = (  # however fast the machine is
+        "any(now() > end for now in [__import__('time').process_time] for end in [now() + 1.1]"
+        " for _ in iter(int, 1)) and 'slow'"
+    )
     inputs = [
         ("a", b"'fine'"),
         ("a", b"__import__('ctypes').string_at(0)"),
