@@ -1,7 +1,8 @@
 """The models that the simulated server has: their signatures, and their answers to pictures.
 
-``ssd`` takes [N,300,300,3], ``full`` any height and width; both carry the names and shapes of a TF
-Object Detection API export (TF1): uint8 ``inputs``, and boxes as ymin, xmin, ymax, xmax.
+``ssd`` takes [N,300,300,3], ``tiny`` [N,64,64,3], ``full`` any height and width; all carry the names
+and shapes of a TF Object Detection API export (TF1): uint8 ``inputs``, and boxes as ymin, xmin,
+ymax, xmax.
 """
 
 import struct
@@ -14,7 +15,7 @@ from bench import marks, wire
 __all__ = ["INPUT", "MODELS", "OUTPUTS", "Refusal", "answer", "metadata", "status"]
 
 INPUT, SIGNATURE = "inputs", "serving_default"
-MODELS = {"ssd": (-1, 300, 300, 3), "full": (-1, -1, -1, 3)}
+MODELS = {"ssd": (-1, 300, 300, 3), "tiny": (-1, 64, 64, 3), "full": (-1, -1, -1, 3)}
 OUTPUTS = {
     "detection_boxes": (marks.ROWS, 4),
     "detection_classes": (marks.ROWS,),

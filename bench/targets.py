@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from bench.suite import DEADLINE, FAST, SLOW, SLOWER
+from bench.suite import DEADLINE, FAST, SLOW, SLOWER, SMALL
 
 __all__ = ["TARGETS", "Target", "table"]
 
@@ -103,11 +103,13 @@ def workers(results: Results) -> float | None:
 def live_to_simulated(figure: str) -> Callable[[Results], float | None]:
     """Return a measure of how far the live ``figure`` is from the simulated, in percent, worst."""
 
+    small = SMALL | {"sizes": list(SMALL["sizes"])}
+
     def measure(results: Results) -> float | None:
         apart = [
             100 * abs(row["latency_ms"][figure] / simulated[figure] - 1)
             for simulated in results.get("predicted", [])
-            if (row := run(results, "gateway", SLOW, rate=simulated["rate"], deadline=None))
+            if (row := run(results, "gateway", SLOW, rate=simulated["rate"], **small))
         ]
         return max(apart, default=None)
 

@@ -99,12 +99,20 @@ def run(options: PlanOptions) -> int:
     return 0
 
 
-def latency(cost: Cost, rate: float) -> Latency:
-    """What requests at ``rate`` a second to one replica take, decoding included."""
+def latency(
+    cost: Cost, rate: float, seconds: float | None = None, warmup: float | None = None
+) -> Latency:
+    """What requests at ``rate`` a second to one replica take, decoding included.
+
+    In ``seconds`` that follow ``warmup`` seconds in which it learns; by default as long as it takes
+    for figures to be steady.
+    """
+    longest = max(SHORTEST, ITEMS / rate)
+    warmup = WARM * longest if warmup is None else warmup
+    seconds = longest - warmup if seconds is None else seconds
     device = _device(cost)
-    seconds = max(SHORTEST, ITEMS / rate)
-    answers = simulate(device, rate, seconds, max_batch_size=cost.max_batch_size)
-    times = sorted(one.seconds for one in answers if one.at >= WARM * seconds)
+    answers = simulate(device, rate, warmup + seconds, max_batch_size=cost.max_batch_size)
+    times = sorted(one.seconds for one in answers if one.at >= warmup)
     mean, p99 = sum(times) / len(times), times[int(0.99 * len(times))]
     return Latency(1000 * (mean + cost.decode), 1000 * (p99 + cost.decode))
 
