@@ -1,8 +1,8 @@
 """The models that the simulated server has: their signatures, and their answers to pictures.
 
-``ssd`` takes [N,300,300,3], ``tiny`` [N,64,64,3], ``full`` any height and width; all carry the names
-and shapes of a TF Object Detection API export (TF1): uint8 ``inputs``, and boxes as ymin, xmin,
-ymax, xmax.
+``ssd`` takes [N,300,300,3], ``tiny`` [N,64,64,3], ``full`` any height and width; all carry the
+names and shapes of a TF Object Detection API export (TF1): uint8 ``inputs``, and boxes as ymin,
+xmin, ymax, xmax.
 """
 
 import struct

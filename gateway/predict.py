@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +31,21 @@ __all__ = ["Backend", "Lane", "Picture", "Predictor", "Share", "largest_batch"]
 CEILINGS = 1000  # that are remembered; the oldest goes
 PROBE_SECONDS = 60.0  # after which twice a ceiling is tried again
 
+T = TypeVar("T")
+
 
 class Backend(Protocol):
-    """What is needed of TensorFlow Serving; ``tfserving.ServingClient`` is it."""
+    """What is needed of TensorFlow Serving; ``tfserving.Replicas`` is it."""
 
     async def predict(
-        self, request: bytes, *, model: ModelChoice, timeout: float, usual: float
-    ) -> PredictAnswer:
+        self,
+        request: bytes,
+        *,
+        model: ModelChoice,
+        timeout: float,
+        read: Callable[[PredictAnswer], T],
+        usual: float,
+    ) -> T:
         """Run a serialised PredictRequest, which usually takes so many seconds (0: not known)."""
 
     async def metadata(self, model: ModelChoice, *, timeout: float) -> ModelMetadata:
@@ -138,6 +146,8 @@ class Predictor:
 
     def _padded(self, lane: Lane, size: int) -> int:
         """What a call for ``size`` pictures carries."""
+        if not lane.model.batches:
+            return size
         return min((one for one in self._sizes(lane) if one >= size), default=size)
 
     async def __call__(self, lane: Lane, pictures: list[Picture]) -> Shares:
@@ -168,9 +178,8 @@ class Predictor:
         async def ask(part: list[Picture]) -> Shares:
             nonlocal largest
             if all(picture.deadline <= loop.time() for picture in part):
-                return [DeadlineExceededError("the batch was refused until it was late")] * len(
-                    part
-                )
+                late = "the batch was refused until it was late"
+                return [DeadlineExceededError(late) for _ in part]
             try:
                 shares = await self._call(lane, part)
             except (InputRefusedError, BackendMemoryError) as error:
@@ -186,10 +195,7 @@ class Predictor:
             return await ask(part[:first]) + await ask(part[first:])
 
         shares = await parts(pictures)
-        failed = [share for share in shares if isinstance(share, GatewayError)]
-        if len(failed) == len(shares):
-            raise failed[0]
-        if not failed:
+        if not any(isinstance(share, Exception) for share in shares):
             self._learn_ceiling(lane, largest)
         return shares
 
@@ -211,18 +217,22 @@ class Predictor:
         payloads += payloads[-1:] * (size - len(payloads))
         message = encode(call, payloads)
         started = loop.time()
+
+        def read(answer: PredictAnswer) -> tuple[int | None, list[DetectionRow]]:
+            return answer.model_version, split_rows(answer.outputs, size)
+
         try:
-            answer = await self._backend.predict(
+            answered, rows = await self._backend.predict(
                 message,
                 model=call.model,
                 timeout=self._settings.request_timeout,
+                read=read,
                 usual=self._usual(lane, len(pictures)),
             )
         finally:
             seconds = loop.time() - started
             self._predicted(call.model_name, seconds)
-        version = lane.model.version if answer.model_version is None else answer.model_version
+        version = lane.model.version if answered is None else answered
         if version != lane.model.version:
             self._catalog.forget(lane.model)
-        rows = split_rows(answer.outputs, size)
         return [Share(row, seconds, version) for row, _ in zip(rows, pictures, strict=False)]

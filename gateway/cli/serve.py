@@ -51,6 +51,12 @@ async def serve(
         app = create_app(settings)
     except ValueError as error:
         raise CommandError(str(error), status=2) from error
+    with _on((signal.SIGHUP,), lambda: reload_logged(app, load)):
+        await _serve(app, settings, ready)
+    log.info("stopped")
+
+
+async def _serve(app: web.Application, settings: Settings, ready: Callable[[str], None]) -> None:
     tls = server_tls(settings)
     if tls is not None:
         app.cleanup_ctx.append(tls.keep_fresh)
@@ -59,6 +65,8 @@ async def serve(
         try:
             await runner.setup()
         except OSError as error:
+            if settings.admin_port is None:
+                raise
             raise CommandError(
                 f"cannot listen on {settings.host}:{settings.admin_port}: {error.strerror}"
             ) from error
@@ -77,10 +85,8 @@ async def serve(
             ) from error
         host, port = runner.addresses[0][:2]
         stop = asyncio.Event()
-        with (  # before anybody is told that there is a gateway to stop
-            _on((signal.SIGTERM, signal.SIGINT), stop.set),
-            _on((signal.SIGHUP,), lambda: reload_logged(app, load)),
-        ):
+        # Before anybody is told that there is a gateway to stop; a second signal ends it at once.
+        with _on((signal.SIGTERM, signal.SIGINT), stop.set):
             ready(server_url(host, port, tls=tls is not None))
             await stop.wait()
         log.info(
@@ -91,7 +97,6 @@ async def serve(
         await drain(app)
     finally:
         await runner.cleanup()
-    log.info("stopped")
 
 
 def reload_logged(app: web.Application, load: Callable[[], Settings]) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Set
 
-from gateway.errors import GatewayError
+from gateway.errors import DeadlineExceededError, GatewayError, ShuttingDownError
 from gateway.models.signature import ServedModel, served_model
 from gateway.tfserving import ModelChoice, ModelMetadata
 
@@ -43,6 +43,8 @@ class Catalog:
         ------
         ModelUnsupportedError
             Its signatures are not those of an object detector.
+        ShuttingDownError
+            After ``aclose``.
         GatewayError
             Whatever the fetch raised: no such model, TensorFlow Serving unreachable, and so on.
         """
@@ -50,6 +52,7 @@ class Catalog:
         if model is not None:
             return model
         task = self._fetches.get(choice)
+        joined = task is not None
         if task is None:
             task = asyncio.get_running_loop().create_task(self._discover(choice))
             self._fetches[choice] = task
@@ -57,7 +60,14 @@ class Catalog:
         try:
             return await asyncio.shield(task)
         except GatewayError as error:
+            if joined and isinstance(error, DeadlineExceededError):
+                return await self.get(choice)  # its time began before ours
             raise error.renew() from error
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if not task.cancelled() or caller is None or caller.cancelling():
+                raise
+            raise ShuttingDownError("the gateway is shutting down") from None
 
     def forget(self, model: ServedModel) -> None:
         """Read the model's signature anew at its next use, unless that has happened already."""
@@ -74,7 +84,7 @@ class Catalog:
             return False  # that is not known
 
     async def aclose(self) -> None:
-        """End the fetches that run."""
+        """End the fetches that run; who waits for one is told that the gateway is shutting down."""
         tasks = list(self._fetches.values())
         for task in tasks:
             task.cancel()

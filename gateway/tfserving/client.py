@@ -29,7 +29,7 @@ from gateway.tfserving.metadata import (
 )
 from gateway.tfserving.wire import ModelChoice, PredictAnswer, parse_predict
 
-__all__ = ["ServingClient"]
+__all__ = ["ServingClient", "cause"]
 
 log = logging.getLogger("gateway")
 
@@ -55,6 +55,13 @@ _OUTAGES = {
     grpc.StatusCode.ABORTED,
     grpc.StatusCode.CANCELLED,
 }
+
+
+def cause(error: GatewayError) -> str:
+    """What gRPC says of it, with addresses: for the log and not for clients."""
+    status = error.__cause__
+    said = status.details() if isinstance(status, grpc.aio.AioRpcError) else None
+    return f"{error}: {said}" if said else str(error)
 
 
 class ServingClient:

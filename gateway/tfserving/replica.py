@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 
 from gateway.errors import BackendUnavailableError, DeadlineExceededError, GatewayError
-from gateway.tfserving.client import ServingClient
+from gateway.tfserving.client import ServingClient, cause
 
 __all__ = ["Prepare", "Replica"]
 
@@ -87,9 +87,14 @@ class Replica:
     def _pace_now(self, now: float) -> float:
         return self._pace * math.exp2((self._paced_at - now) / FORGET_SECONDS)
 
-    def leave_out(self, pause: float = PROBE_SECONDS) -> None:
-        """Give it no calls until it answers again and, if it was ``lost``, ``prepare`` is done."""
+    def leave_out(self, why: str | None, pause: float = PROBE_SECONDS) -> None:
+        """Give it no calls until it answers again and, if it was ``lost``, ``prepare`` is done.
+
+        ``why`` is for the log; None where it is new, and has not failed.
+        """
         if self._probe is None:
+            if why is not None:
+                log.warning("TensorFlow Serving at %s gets no calls: %s", self.address, why)
             pause = min(pause * 2**self._relapses, LONGEST_PAUSE)
             self._relapses = min(self._relapses + 1, 8)
             loop = asyncio.get_running_loop()
@@ -101,11 +106,15 @@ class Replica:
             self._probe.cancel()
 
     async def _until_it_answers(self, pause: float) -> None:
+        told = pause > 0
         while True:
             await asyncio.sleep(pause)
             pause = PROBE_SECONDS
             client = self.client
-            if not await self._reached(client):
+            if (failure := await self._failure(client)) is not None:
+                if not told:
+                    told = True
+                    log.warning("TensorFlow Serving at %s: %s", self.address, failure)
                 continue
             self.answers = True  # from here on it is better than none
             if self.lost and self.prepare is not None:
@@ -115,20 +124,23 @@ class Replica:
                     log.exception("a defect of the gateway: a replica could not be prepared")
                 if client is not self.client or not client.connected:
                     continue  # what was prepared is gone meanwhile
-            self._probe, self.failures, self.lost = None, 0, False
+            # Until it has answered a call, one failure is enough.
+            self._probe, self.failures, self.lost = None, FAILURES - 1, False
+            log.info("TensorFlow Serving at %s gets calls", self.address)
             return
 
-    async def _reached(self, client: ServingClient) -> bool:
+    async def _failure(self, client: ServingClient) -> str | None:
+        """Why it is not reached; None if it is."""
         try:
             await client.status("", timeout=PROBE_TIMEOUT)
-        except BackendUnavailableError:
+        except BackendUnavailableError as error:
             self.lost = self.lost or not client.connected
-            return False
-        except DeadlineExceededError:
-            return False
+            return cause(error)
+        except DeadlineExceededError as error:
+            return str(error)
         except GatewayError:
             pass  # that there is no model without a name, proves that it is there
         except Exception:
             log.exception("a defect of the gateway: a replica could not be probed")
-            return False
-        return True
+            return "see above"
+        return None

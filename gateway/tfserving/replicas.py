@@ -1,29 +1,32 @@
 """Several TensorFlow Servings with the same models, seen as one.
 
 One channel each. A call goes to the replica that will have done it first, as far as is known; one
-that cannot be reached, or lets calls run out of time, is left out until it answers again.
+that cannot be reached, fails, or lets calls run out of time, is left out until it answers again.
 """
 
 import asyncio
-import contextlib
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
 from gateway.errors import (
+    BackendAnswerInvalidError,
     BackendMemoryError,
     BackendUnavailableError,
     DeadlineExceededError,
     GatewayError,
     ModelNotFoundError,
 )
-from gateway.tfserving.client import ServingClient
+from gateway.tfserving.client import ServingClient, cause
 from gateway.tfserving.metadata import ModelMetadata, VersionStatus
 from gateway.tfserving.names import is_name, look_up
 from gateway.tfserving.replica import FAILURES, Prepare, Replica
 from gateway.tfserving.wire import ModelChoice, PredictAnswer
 
 __all__ = ["Replicas"]
+
+log = logging.getLogger("gateway")
 
 RESOLVE_SECONDS = 2.0  # from one look at the DNS to the next
 LOOKS = 5  # at the DNS, after which an address that was in none of them is gone
@@ -36,6 +39,14 @@ CALLS_NEEDED = 64
 LATE = 0.99  # of them were faster than a late one
 LATE_AT_LEAST = 1.5  # times what such calls usually take
 
+NO_ANSWER = (
+    BackendAnswerInvalidError,
+    BackendUnavailableError,
+    DeadlineExceededError,
+    ModelNotFoundError,
+)
+"""Another replica may well answer otherwise."""
+
 T = TypeVar("T")
 
 
@@ -43,7 +54,10 @@ class Replicas:
     """What ``ServingClient`` is, for many addresses: ``host:port``, where a name may stand for many
     machines and is looked up again every two seconds, or ``unix:/path``.
 
-    A call that could not be delivered is tried once more on another replica, while its time lasts.
+    A call that could not be delivered, or got no sound answer, is tried once more on another
+    replica, while its time lasts. If that one gives a sound answer, the first is to blame; if it
+    gives none either, the call is.
+
     With ``hedge``, a Predict call that takes longer than 99 of 100 is sent to another replica too,
     and the first answer counts. Both together are no more than a tenth of all calls. ``prepare`` is
     done with every replica before it gets calls, at the start as well as when it comes back.
@@ -70,6 +84,7 @@ class Replicas:
         self._grace = max(GRACE, longest_call)
         self._replicas: dict[str, Replica] = {}
         self._found: dict[str, deque[list[str]]] = {}
+        self._unknown: set[str] = set()  # names that the DNS did not know when last asked
         self._calls = 0
         self._retries = RETRY_BURST
         self._ratios: deque[float] = deque(maxlen=CALLS)
@@ -121,23 +136,30 @@ class Replicas:
         await asyncio.gather(*self._closing)
 
     async def predict(
-        self, request: bytes, *, model: ModelChoice, timeout: float, usual: float = 0.0
-    ) -> PredictAnswer:
+        self,
+        request: bytes,
+        *,
+        model: ModelChoice,
+        timeout: float,
+        read: Callable[[PredictAnswer], T],
+        usual: float = 0.0,
+    ) -> T:
         """See ``ServingClient.predict``; ``usual`` is what such a call takes, in seconds, if that
-        is known."""
+        is known. Returns what ``read`` makes of the answer: if that raises
+        BackendAnswerInvalidError, the answer counts as none."""
         slow: Replica | None = None
 
-        async def ask_first(replica: Replica, left: float) -> PredictAnswer:
+        async def ask_first(replica: Replica, left: float) -> T:
             nonlocal slow
             slow = replica
             return await ask(replica, left)
 
-        async def ask(replica: Replica, left: float) -> PredictAnswer:
+        async def ask(replica: Replica, left: float) -> T:
             started = loop.time()
             answer = await replica.client.predict(request, model=model, timeout=left)
             if usual:
                 self._learn(replica, (loop.time() - started) / usual, loop.time())
-            return answer
+            return read(answer)
 
         loop = asyncio.get_running_loop()
         tried: list[Replica] = []
@@ -156,7 +178,7 @@ class Replicas:
             tasks.append(loop.create_task(self._call(what, timeout - patience, ask, tried)))
             best = await _first_answer(*tasks)
             if not tasks[0].done() and slow is not None:
-                self._failed(slow, silent=True)
+                self._failed(slow, "another was asked later and answered first", silent=True)
             return best.result()
         finally:
             for task in tasks:
@@ -187,7 +209,7 @@ class Replicas:
         tried: list[Replica] | None = None,
         enough: Callable[[Iterable[bool]], bool] = all,
     ) -> T:
-        """Ask one replica, and others if it has not the model or, once, if it was not reached.
+        """Ask one replica, and others if it has not the model or, once, if it gave no answer.
 
         ``enough`` of the replicas must have said that they lack the model, for it to be not found.
         """
@@ -195,23 +217,32 @@ class Replicas:
         deadline = loop.time() + timeout
         self._retries = min(RETRY_BURST, self._retries + RETRY_SHARE)
         tried = [] if tried is None else tried
-        failure: BackendUnavailableError | None = None
+        failure: GatewayError | None = None
+        unsound: list[tuple[Replica, GatewayError]] = []
         while (replica := self._choose(what, tried)) is not None:
             tried.append(replica)
             left = deadline - loop.time()
             try:
-                return await self._ask(replica, what, ask, left, timeout)
+                answer = await self._ask(replica, what, ask, left, timeout)
             except ModelNotFoundError:
                 replica.has_not(what, loop.time())
+                continue
             except BackendMemoryError:
                 raise
-            except BackendUnavailableError as error:
+            except (BackendUnavailableError, BackendAnswerInvalidError) as error:
                 replica.may_have(what)
+                if isinstance(error, BackendAnswerInvalidError):
+                    unsound.append((replica, error))
                 late = loop.time() >= deadline
                 if failure is not None or self._retries < 1 or late:
+                    self._blame(unsound)
                     raise
                 self._retries -= 1
                 failure = error
+                continue
+            self._blame(unsound)
+            return answer
+        self._blame(unsound)
         now = loop.time()
         if self._replicas and enough(one.lacks(what, now) for one in self._replicas.values()):
             raise ModelNotFoundError(f"TensorFlow Serving has no {what[1]} ready to use")
@@ -233,14 +264,16 @@ class Replicas:
         replica.running += 1
         try:
             answer = await ask(replica, left)
-        except DeadlineExceededError:
+        except DeadlineExceededError as error:
             if left >= HALF * timeout:
-                self._failed(replica, silent=True)
+                self._failed(replica, str(error), silent=True)
             raise
         except BackendUnavailableError as error:
             if not isinstance(error, BackendMemoryError):
-                self._failed(replica, lost=not client.connected)
+                self._failed(replica, cause(error), lost=not client.connected)
             raise
+        except BackendAnswerInvalidError:
+            raise  # whose fault that is shows when another is asked
         except GatewayError:
             replica.failures = 0
             raise
@@ -262,7 +295,15 @@ class Replicas:
             left = [one for one in able if not one.lacks(what, now)] or (able if not tried else [])
         return min(left, key=lambda replica: (replica.load(now), replica.used), default=None)
 
-    def _failed(self, replica: Replica, *, lost: bool = False, silent: bool = False) -> None:
+    def _blame(self, unsound: list[tuple[Replica, GatewayError]]) -> None:
+        """Hold an unsound answer against the replica that gave it, unless two of them did."""
+        if len(unsound) == 1:
+            replica, error = unsound[0]
+            self._failed(replica, cause(error))
+
+    def _failed(
+        self, replica: Replica, why: str, *, lost: bool = False, silent: bool = False
+    ) -> None:
         """A call got no answer: the connection is ``lost``, it was ``silent``, or it refused."""
         replica.failures += 1
         replica.answers = not (lost or silent)
@@ -270,7 +311,7 @@ class Replicas:
         known = self._replicas.get(replica.address) is replica  # else it is gone from the DNS
         others = len(self._replicas) > 1
         if known and (lost or (others and replica.failures >= FAILURES)):
-            replica.leave_out()
+            replica.leave_out(why)
 
     def _learn(self, replica: Replica, ratio: float, now: float) -> None:
         replica.took(ratio, now)
@@ -287,9 +328,14 @@ class Replicas:
     async def _resolve(self) -> None:
         """Make a replica of each address that is new, and end those that are gone."""
         for address in self._addresses:
-            with contextlib.suppress(OSError, UnicodeError):  # then nothing is known to be gone
-                looks = self._found.setdefault(address, deque(maxlen=LOOKS))
+            looks = self._found.setdefault(address, deque(maxlen=LOOKS))
+            try:
                 looks.append(await look_up(address))
+                self._unknown.discard(address)
+            except (OSError, UnicodeError) as error:  # then nothing is known to be gone
+                if address not in self._unknown:
+                    self._unknown.add(address)
+                    log.error("the name in %s cannot be looked up: %s", address, error)
         lists = [found for looks in self._found.values() for found in looks]
         wanted = dict.fromkeys(address for found in lists for address in found)
         for address in wanted:
@@ -298,7 +344,7 @@ class Replicas:
                 self._replicas[address] = replica
                 if self._prepare is not None:
                     replica.lost = True
-                    replica.leave_out(pause=0.0)
+                    replica.leave_out(None, pause=0.0)
         for address in set(self._replicas) - set(wanted):
             self._drop(address, self._grace)
 
@@ -314,9 +360,12 @@ class Replicas:
 
 
 async def _first_answer(first: asyncio.Task[T], second: asyncio.Task[T]) -> asyncio.Task[T]:
-    """The one that answers first, else the first, whose failure says more."""
-    await asyncio.wait((first, second), return_when=asyncio.FIRST_COMPLETED)
-    if any(task.done() and task.exception() is not None for task in (first, second)):
-        await asyncio.wait((first, second))
-    answered = (task for task in (first, second) if task.done() and task.exception() is None)
-    return next(answered, first)
+    """The one that answers first, or refuses what is asked; else the first, whose failure says
+    more."""
+    tasks = (first, second)
+    for how in (asyncio.FIRST_COMPLETED, asyncio.ALL_COMPLETED):
+        await asyncio.wait(tasks, return_when=how)
+        for task in tasks:
+            if task.done() and not isinstance(task.exception(), NO_ANSWER):
+                return task
+    return first

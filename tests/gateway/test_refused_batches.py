@@ -132,6 +132,33 @@ async def test_the_server_going_away_between_halves_is_told(
     assert [status for status, _ in answers] == [200, 200, 200, 503, 503, 503]
 
 
+async def test_each_is_told_its_own_failure(start, serving, together):
+    """Where all parts of a batch fail, one for what it is and one for what happened to it."""
+    gateway = await start(max_in_flight=1)
+    await together(gateway, 1)
+
+    def refuse(images):
+        if 0 in images[:, 0, 0, 0]:
+            return (grpc.StatusCode.INVALID_ARGUMENT, "bad picture")
+        return (grpc.StatusCode.UNAVAILABLE, "gone") if len(images) == 1 else None
+
+    first = iter([True])
+    serving.refuse = lambda images: None if next(first, False) else refuse(images)
+    answers = await together(gateway, 2)
+    assert [(status, answer["code"]) for status, answer in answers] == [
+        (502, "backend_refused"),
+        (503, "backend_unavailable"),
+    ]
+
+
+async def test_batch_sizes_of_a_model_that_takes_one(start, serving, together, fake_model):
+    """They are for models that batch: one that does not is asked for one picture."""
+    serving.models["colors"] = fake_model(shape=(1, -1, -1, 3))
+    gateway = await start(max_in_flight=1, models={"colors": {"batch_sizes": [4]}})
+    assert [status for status, _ in await together(gateway, 2)] == [200, 200]
+    assert set(sizes(serving)) == {1}
+
+
 async def test_batch_sizes_of_a_compiled_model(start, serving, together, shows):
     """Only the sizes that it was compiled for are sent; rows of padding are nobody's answer."""
     gateway = await start(

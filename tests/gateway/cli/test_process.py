@@ -38,25 +38,48 @@ async def test_serve_and_stop(spawn, serving, http, photo):
         assert (response.status, (await response.json())["reason"]) == (503, "shutting down")
     status, answer = await post(http, url, photo)
     assert (status, answer["code"]) == (503, "shutting_down")
+    gateway.signal(signal.SIGHUP)
+    await gateway.line("were read again")
     serving.gate.set()
     assert (await inside)[0] == 200
     assert await gateway.end() == 0
 
 
-async def test_stop_gives_up_after_drain_timeout(spawn, serving, http, photo):
+@pytest.mark.parametrize("stuck", ["gate", "metadata_gate"])
+async def test_stop_gives_up_after_drain_timeout(spawn, serving, http, photo, stuck):
     """Who has no answer when drain_timeout is over is told so with 503; the exit is still clean."""
     gateway = await spawn(
         "serve", "--port", "0", "--tfserving", serving.address, "--drain-timeout", "0.2",
         "--request-timeout", "60",
     )  # fmt: skip
     url = await gateway.url()
-    serving.gate = asyncio.Event()
+    gate = asyncio.Event()
+    setattr(serving, stuck, gate)
     inside = asyncio.ensure_future(post(http, url, photo))
-    await serving.arrived.acquire()
+    await (serving.arrived if stuck == "gate" else serving.metadata_asked).acquire()
     gateway.signal(signal.SIGINT)
     assert await gateway.end() == 0
     status, answer = await inside
     assert (status, answer["code"]) == (503, "shutting_down")
+    gate.set()
+
+
+async def test_a_second_signal_ends_it_at_once(spawn, serving, http, photo):
+    """Whoever is inside, and however long it might still wait."""
+    gateway = await spawn(
+        "serve", "--port", "0", "--tfserving", serving.address, "--drain-timeout", "600",
+        "--request-timeout", "600",
+    )  # fmt: skip
+    url = await gateway.url()
+    serving.gate = asyncio.Event()
+    inside = asyncio.ensure_future(post(http, url, photo))
+    await serving.arrived.acquire()
+    gateway.signal(signal.SIGTERM)
+    await gateway.line("stopping")
+    gateway.signal(signal.SIGTERM)
+    assert await gateway.end() == -signal.SIGTERM
+    with pytest.raises(aiohttp.ClientError):
+        await inside
     serving.gate.set()
 
 

@@ -4,10 +4,10 @@ import asyncio
 
 import numpy as np
 
+from gateway.errors import BackendAnswerInvalidError
 from gateway.tfserving import ModelChoice, PredictCall, Replicas, ServingClient, encode_predict
 
-CALL = PredictCall(ModelChoice("colors"), "serving_default", "inputs", ("detection_scores",))
-MESSAGE = encode_predict(CALL, [np.zeros((4, 5, 3), np.uint8)])
+COLORS = ModelChoice("colors")
 
 
 async def replicas_of(addresses, **options) -> Replicas:
@@ -21,9 +21,17 @@ async def replicas_of(addresses, **options) -> Replicas:
     return replicas
 
 
-async def predict(replicas, *, timeout: float = 5.0, usual: float = 0.0):
+async def predict(replicas, *, timeout: float = 5.0, usual: float = 0.0, model=COLORS):
     """Ask for one small picture."""
-    return await replicas.predict(MESSAGE, model=CALL.model, timeout=timeout, usual=usual)
+
+    def read(answer):
+        if "detection_scores" not in answer.outputs:
+            raise BackendAnswerInvalidError("no scores")
+        return answer
+
+    call = PredictCall(model, "serving_default", "inputs", ("detection_scores",))
+    message = encode_predict(call, [np.zeros((4, 5, 3), np.uint8)])
+    return await replicas.predict(message, model=model, timeout=timeout, read=read, usual=usual)
 
 
 async def until(condition) -> None:

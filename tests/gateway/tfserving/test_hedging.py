@@ -87,7 +87,7 @@ async def test_a_second_that_fails_is_no_answer(two):
     """Then the first is waited for; when both fail, what the first failed with is told."""
     fakes, replicas = two
     fakes[0].gate = asyncio.Event()
-    fakes[1].refuse = lambda _: (grpc.StatusCode.INVALID_ARGUMENT, "bad picture")
+    fakes[1].refuse = lambda _: (grpc.StatusCode.UNAVAILABLE, "queue full")
     call = asyncio.ensure_future(predict(replicas))
     await fakes[1].arrived.acquire()
     fakes[0].gate.set()
@@ -100,6 +100,23 @@ async def test_a_second_that_fails_is_no_answer(two):
     fakes[0].gate.set()
     with pytest.raises(errors.BackendAnswerInvalidError, match="INTERNAL"):
         await call
+
+
+@pytest.mark.parametrize("refusing", [0, 1])
+async def test_a_refusal_is_an_answer(two, refusing):
+    """What one of them says of the input, the other would say as well: it is not waited for."""
+    fakes, replicas = two
+    gates = [asyncio.Event(), asyncio.Event()]
+    for fake, gate in zip(fakes, gates, strict=True):
+        fake.gate = gate
+    fakes[refusing].refuse = lambda _: (grpc.StatusCode.INVALID_ARGUMENT, "bad picture")
+    call = asyncio.ensure_future(predict(replicas))
+    for fake in fakes:
+        await fake.arrived.acquire()
+    gates[refusing].set()
+    with pytest.raises(errors.InputRefusedError, match="bad picture"):
+        await call
+    gates[1 - refusing].set()
 
 
 async def test_a_caller_that_leaves_ends_both(two):
@@ -258,7 +275,7 @@ async def test_one_that_was_silent_and_is_another_process_now(servings):
     first = next(iter(replicas._replicas.values()))
     fakes[0].gate = fakes[0].status_gate = asyncio.Event()
     for _ in range(3):
-        replicas._failed(first, silent=True)
+        replicas._failed(first, "silent", silent=True)
     assert (first.left_out, first.lost) == (True, False)
     await fakes[0].stop()
     await until(lambda: first.lost)

@@ -4,11 +4,10 @@ import asyncio
 import socket
 
 import grpc
-import numpy as np
 import pytest
 
 from gateway import errors
-from gateway.tfserving import ModelChoice, PredictCall, encode_predict
+from gateway.tfserving import ModelChoice
 from tests.gateway.tfserving.many import asked, predict, replicas_of, until
 
 
@@ -141,16 +140,14 @@ async def test_a_version_that_is_not_there(three):
     """That a pinned version is missing says nothing of the model's others, nor of its status."""
     fakes, replicas = three
     pinned = ModelChoice("colors", 7)
-    call = PredictCall(pinned, "serving_default", "inputs", ("detection_scores",))
-    message = encode_predict(call, [np.zeros((4, 5, 3), np.uint8)])
     with pytest.raises(errors.ModelNotFoundError, match="version 7"):
-        await replicas.predict(message, model=pinned, timeout=5)
+        await predict(replicas, model=pinned)
     await predict(replicas)
     assert await replicas.status("colors", timeout=5)
     for fake in fakes:
         fake.models["colors:7"] = fake.models["colors"]
     for _ in range(9):  # one of them is asked all the same
-        await replicas.predict(message, model=pinned, timeout=5)
+        await predict(replicas, model=pinned)
 
 
 async def test_a_model_that_only_a_lost_replica_had(three):
@@ -199,13 +196,55 @@ async def test_one_that_hangs_is_left_out(three):
     await until(lambda: not replicas.left_out)
 
 
+@pytest.mark.parametrize("status", ["INTERNAL", "UNKNOWN", "DATA_LOSS"])
+async def test_one_that_is_broken(three, monkeypatch, caplog, status):
+    """Its calls are answered by others, it gets no more, and the log says which and why; let in
+    again and still broken, one failure is enough."""
+    monkeypatch.setattr("gateway.tfserving.replica.PROBE_SECONDS", 0.001)
+    fakes, replicas = three
+    broken = next(iter(replicas._replicas.values()))
+    fakes[0].refuse = lambda _: (grpc.StatusCode[status], "CUDA_ERROR_ILLEGAL_ADDRESS")
+    while not broken.left_out:
+        await predict(replicas)
+    assert asked(fakes)[0] == 3
+    assert f"{broken.address} gets no calls" in caplog.text
+    assert "CUDA_ERROR_ILLEGAL_ADDRESS" in caplog.text
+    await until(lambda: not broken.left_out)
+    while not broken.left_out:
+        await predict(replicas)
+    assert asked(fakes)[0] == 4
+    fakes[0].refuse = lambda _: None
+    while broken.failures:
+        await predict(replicas)
+
+
+async def test_one_that_answers_nonsense(three):
+    """As for one that says it is broken."""
+    fakes, replicas = three
+    fakes[0].models["colors"].detect = lambda images: {}
+    while not replicas.left_out:
+        await predict(replicas)
+
+
+async def test_a_call_that_fails_everywhere(three):
+    """It is the call that is at fault: two are asked, and none is left out for it."""
+    fakes, replicas = three
+    for fake in fakes:
+        fake.abort = (grpc.StatusCode.INTERNAL, "bad kernel")
+    for _ in range(8):
+        with pytest.raises(errors.BackendAnswerInvalidError):
+            await predict(replicas)
+    assert sum(asked(fakes)) == 16
+    assert [one.failures for one in replicas._replicas.values()] == [0, 0, 0]
+
+
 async def test_retries_are_few(three):
     """When calls fail everywhere, a tenth of them is retried, not all of them."""
     fakes, replicas = three
     replicas._retries = 0.0
     for fake in fakes:
         fake.abort = (grpc.StatusCode.UNAVAILABLE, "queue full")
-    replicas._failed = lambda replica, **_: None
+    replicas._failed = lambda replica, why, **_: None
     for _ in range(50):
         with pytest.raises(errors.BackendUnavailableError):
             await predict(replicas)
