@@ -14,7 +14,6 @@ __all__ = ["Ahead", "JustInTime", "Upcoming"]
 KINDS = 1024  # costs that are remembered; the one unused for longest is forgotten
 MARGIN = 0.02  # of a call's time: how much earlier than just in time
 FULL = 2.0  # times the noise: how much earlier a full batch leaves, which no other item can join
-IDLE_ENOUGH = 0.45  # probability that the device will be idle on arrival, from which a batch leaves
 # Now and then a batch leaves a little earlier or later, since a cost is seen only where it varies.
 EARLY = 0.15  # of a call's time, and the noise on top: would another call run beside this one?
 LATE = 0.04  # of a call's time: does less lead do?
@@ -199,7 +198,7 @@ class JustInTime:
         if free <= now - 4 * deviation:
             return now
         lead = cost.overlap + service * self._extra(lane, size, cost.noise, now)
-        return _worth_leaving(free, deviation, lead, now)
+        return _worth_leaving(free, deviation, lead, _idle_enough(cost.a / service), now)
 
     def _extra(self, lane: Lane, size: int, noise: float, now: float) -> float:
         """By what part of a call's time the lead is longer than the overlap."""
@@ -232,7 +231,22 @@ class JustInTime:
         return sorted(ends)[-slots], math.sqrt(variance / slots)
 
 
-def _worth_leaving(free: float, deviation: float, lead: float, now: float) -> float:
+def _idle_enough(fixed: float) -> float:
+    """The probability that the device will be idle on arrival, from which a batch leaves.
+
+    ``fixed`` is the part of a call's time that its size does not change, a / (a + b n). A second
+    too early costs each item about a second: its batch was closed that much sooner. A second too
+    late makes calls rarer: at r items a second they follow each other every
+    C = (a + late) / (1 - r b) seconds, half of which an item waits, to then take a + b r C; so it
+    costs (1/2 + r b) / (1 - r b). Where n items come in the time of a call, 1 - r b is ``fixed``,
+    and the two are in balance (the newsvendor's ratio; Arrow, Harris and Marschak, 1951) at this.
+    """
+    return fixed / 1.5
+
+
+def _worth_leaving(
+    free: float, deviation: float, lead: float, idle_enough: float, now: float
+) -> float:
     """The time from which a batch that takes ``lead`` to arrive likely finds the device idle.
 
     The device is seen to fall idle at a time that is normally distributed around ``free``. While it
@@ -244,7 +258,7 @@ def _worth_leaving(free: float, deviation: float, lead: float, now: float) -> fl
 
     def likely(at: float) -> bool:
         busy = _tail((at - free) / deviation)
-        return busy < 1e-12 or 1 - _tail((at + lead - free) / deviation) / busy >= IDLE_ENOUGH
+        return busy < 1e-12 or 1 - _tail((at + lead - free) / deviation) / busy >= idle_enough
 
     if likely(now):
         return now

@@ -185,7 +185,7 @@ class CallCost:
         mean = max(wy / w, 0.0)
         scale = mean / before if (before := self.a + self.b * wn / w) > 0 else 0.0
         if spread > LITTLE_SPREAD * w * wnn:
-            hold = KEEP_SHAPE * w * wnn * self._error**2 if scale else 0.0
+            hold = KEEP_SHAPE * w * wnn * self.noise**2 if scale else 0.0
             b = (w * wny - wn * wy + hold * self.b * scale) / (spread + hold)
         else:  # all sizes are alike: how a and b share the time cannot be seen
             b = self.b * scale

@@ -238,6 +238,21 @@ def test_without_lead_it_waits_for_the_end():
     assert dispatch.next([lane], 1.0)[1] == 1.0
 
 
+def test_the_less_batching_saves_the_earlier_a_batch_leaves():
+    """Where a call costs its fixed time, to miss it costs most; where each item costs its own,
+    an idle device does. In between in between."""
+    leaves = []
+    for fixed in (1.0, 0.5, 0.0):
+        dispatch, lane = knowing(), Waiting(depth=10)
+        cost = dispatch.cost("k")
+        cost.a, cost.b, cost.noise = fixed, (1 - fixed) / 10, 0.2
+        dispatch.sent(lane, 10, 0.0)
+        dispatch._early_from = dispatch._late_from = 99.0
+        leaves.append(dispatch.next([lane], 0.1)[1])
+    assert 1.1 > leaves[0] > 1.0 > leaves[1] > 0.8
+    assert leaves[2] == 0.1
+
+
 def test_where_guessing_is_vain_it_waits_for_the_end():
     """Little to gain by a lead and a time that varies widely: the end of the call is waited for."""
     dispatch, lane = knowing(), Waiting()

@@ -140,3 +140,21 @@ def test_refits_are_rare_when_calls_are_many():
     for number in range(1000):
         cost.learn(Sample(4, 0.002, 0, ()), number / 1000)
     assert cost.fits <= 8 + 10
+
+
+def test_noise_does_not_wear_the_ratio_of_a_and_b_away():
+    """What was seen of it while sizes varied stays, while calls are nearly alike and vary by more
+    than their sizes explain."""
+    numbers = random.Random(4)
+    cost = CallCost()
+    fixed, each, overlap = 0.002, 0.00005, 0.015
+
+    def teach_one(size, ready, now):
+        took = (fixed + each * size) * numbers.lognormvariate(-0.045, 0.3)
+        cost.learn(Sample(size, max(overlap, ready) + took, 1, (ready,)), now)
+
+    for n in range(200):
+        teach_one(numbers.randint(1, 32), numbers.uniform(0, 0.03), n / 50)
+    for n in range(1500):
+        teach_one(numbers.randint(29, 32), numbers.uniform(0.01, 0.03), 4 + n / 50)
+    assert cost.a / cost.service(32) == pytest.approx(fixed / (fixed + 32 * each), abs=0.15)
