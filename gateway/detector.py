@@ -14,6 +14,7 @@ from gateway.errors import (
     BackendAnswerInvalidError,
     BackendRefusedError,
     GatewayError,
+    ImageTooLargeError,
     ShuttingDownError,
 )
 from gateway.forecast import Forecast, Learnt, kind_of
@@ -185,8 +186,14 @@ class Detector:
         """Everything that is done to one picture alone; runs in a thread."""
         data = decode_base64(image)
         picture = open_picture(data, max_pixels=self._settings.max_pixels)
-        # The text stays until the answer, for a second attempt; all pixels only until the resize.
-        place.hold(len(image) + picture.height * picture.width * 3)
+        # The text stays until the answer, for a second attempt; the rest only until the resize.
+        working = picture.working_bytes(model.size, encoded=model.encoded)
+        if len(image) + working > self._settings.max_pending_bytes:
+            raise ImageTooLargeError(
+                f"to decode this {picture.width}x{picture.height} picture takes {working} bytes of"
+                f" memory; max_pending_bytes is {self._settings.max_pending_bytes}"
+            )
+        place.hold(len(image) + working)
         height, width = model.size or (picture.height, picture.width)
         if model.encoded:
             payload = np.frombuffer(picture.to_encoded(), np.uint8)

@@ -96,7 +96,7 @@ class EncodingUnsupportedError(GatewayError):
 
 
 class ImageTooLargeError(GatewayError):
-    """The picture has more pixels than ``max_pixels``."""
+    """The picture has more pixels than ``max_pixels``, or needs more memory than there may be."""
 
     code = "image_too_large"
 

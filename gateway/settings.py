@@ -192,7 +192,10 @@ class Settings(BaseSettings):
         " https://example.org, with commas, or *; by default none",
     )
     max_pending_bytes: int = Field(
-        512 * MIB, ge=MIB, description="memory for bodies and decoded pictures, else 503"
+        512 * MIB,
+        ge=MIB,
+        description="memory for bodies, decoding and decoded pictures, else 503; 413 for a picture"
+        " that needs more alone",
     )
     header_timeout: float = Field(
         10.0,

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from queue import SimpleQueue
 from time import monotonic
 from typing import Any, TypeVar, TypeVarTuple
@@ -20,6 +21,13 @@ NICE = 5  # by which the threads stand behind the event loop where cores are sho
 LATELY = 0.05  # the weight of the last run in the mean time of one
 
 
+@dataclass(eq=False, slots=True)
+class _Job:
+    future: asyncio.Future[Any]
+    function: Callable[[], Any] | None
+    """None once its caller has left: what it would have worked on is not kept for nobody."""
+
+
 class Threads:
     """``count`` daemon threads that run functions for one event loop, first come, first served.
 
@@ -30,9 +38,8 @@ class Threads:
 
     def __init__(self, count: int) -> None:
         self._loop = asyncio.get_running_loop()
-        self._jobs: SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]] | None] = (
-            SimpleQueue()
-        )
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._waiting: set[_Job] = set()
         self._done: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._woken = False
         self._seconds = 0.0
@@ -44,14 +51,9 @@ class Threads:
             thread.start()
 
     @property
-    def count(self) -> int:
-        """Threads."""
-        return len(self._threads)
-
-    @property
     def waiting(self) -> int:
         """Functions that wait for a thread."""
-        return self._jobs.qsize()
+        return len(self._waiting)
 
     @property
     def interval(self) -> float:
@@ -65,8 +67,14 @@ class Threads:
         runs, it runs to its end, and what it returns is dropped.
         """
         future: asyncio.Future[T] = self._loop.create_future()
-        self._jobs.put((future, lambda: function(*args)))
-        return await future
+        job = _Job(future, lambda: function(*args))
+        self._waiting.add(job)
+        self._jobs.put(job)
+        try:
+            return await future
+        finally:
+            self._waiting.discard(job)
+            job.function = None
 
     def close(self) -> None:
         """Let the threads end after what waits; whoever waits must be cancelled by its caller."""
@@ -80,9 +88,10 @@ class Threads:
                 niceness = os.getpriority(os.PRIO_PROCESS, thread)
                 os.setpriority(os.PRIO_PROCESS, thread, min(19, niceness + NICE))
         while (job := self._jobs.get()) is not None:
-            future, function = job
+            self._waiting.discard(job)
+            future, function = job.future, job.function
             try:
-                if not future.cancelled():
+                if function is not None:
                     began = monotonic()
                     result = function()
                     self._seconds += LATELY * (monotonic() - began - self._seconds)

@@ -22,6 +22,17 @@ def read_size(data: bytes) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def working_bytes(data: bytes) -> int | None:
+    """Bytes a pixel that this decoder holds at most; None if it is not for this decoder."""
+    try:
+        *_, colour_space, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    if colour_space in ("CMYK", "YCCK"):
+        return None
+    return 4 if jpeg_has_one_scan(data) else 7  # which keeps all coefficients until the last scan
+
+
 def decode(data: bytes) -> NDArray[np.uint8]:
     """The pixels in RGB, as stored.
 

@@ -15,6 +15,10 @@ from gateway.imaging.formats import Format
 # The limit of libpng unless it is told otherwise, and TensorFlow does not tell it.
 _PNG_MAX_SIDE = 1_000_000
 
+# Bytes a pixel that are held at most while a picture is decoded, all copies counted, as measured
+# (tests/gateway/imaging/test_memory.py).
+_WEBP_BYTES, _PILLOW_BYTES, _TURNED_BYTES, _PACKED_BYTES = 17, 9, 10, 17
+
 
 @dataclass(frozen=True, slots=True)
 class Picture:
@@ -29,6 +33,22 @@ class Picture:
     _data: bytes = field(repr=False)
     _format: Format
     _orientation: int
+
+    def working_bytes(self, size: tuple[int, int] | None = None, *, encoded: bool = False) -> int:
+        """How much memory ``to_rgb(size)``, or with ``encoded`` ``to_encoded()``, takes at most.
+
+        The file is not counted, nor some 10 MB whatever the size.
+        """
+        if self._format == "JPEG":
+            each = jpeg.working_bytes(self._data) or _PILLOW_BYTES
+        else:
+            each = _WEBP_BYTES if self._format == "WEBP" else _PILLOW_BYTES
+        turned = self._orientation != 1
+        if encoded and (turned or self._format != "JPEG"):
+            each = max(each, _PACKED_BYTES)
+        elif turned and size is None:
+            each = max(each, _TURNED_BYTES)
+        return self.height * self.width * each
 
     def to_rgb(self, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         """The upright picture, C-contiguous uint8 [height, width, 3] in RGB, maybe read-only.

@@ -32,9 +32,13 @@ _READERS: Mapping[Format, type[ImageFile]] = {
 # The limit on pixels is ours: it is checked before Pillow sees a picture, and it refuses where
 # Pillow's would warn. And what Pillow warns of are clients' pictures, not mistakes in this program.
 Image.MAX_IMAGE_PIXELS = None
+# Pillow cuts a large picture into blocks of 16 MB, which are so small that the C library keeps them
+# when they are freed (gateway/memory.py): hundreds of megabytes after a few large pictures.
+Image.core.set_block_size(1 << 30)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _BMP_RUN_LENGTHS = (1, 2)
+_BAND_PIXELS = 1_000_000
 
 
 def read_jpeg_size(data: bytes) -> tuple[int, int]:
@@ -86,8 +90,19 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode != "RGB":
         # A transparent colour counts as the colour it is.
         image.info.pop("transparency", None)
-        image = image.convert("RGB")
-    return np.asarray(image)
+        converted = image.convert("RGB")
+        image.close()  # its pixels would stay beside the others
+        image = converted
+    width, height = image.size
+    band = max(1, _BAND_PIXELS // width)
+    if band >= height:
+        return np.asarray(image)
+    # To hand all of it over at once would take two copies more while it is done.
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, band):
+        bottom = min(top + band, height)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    return pixels
 
 
 def read_orientation(exif: bytes) -> int:

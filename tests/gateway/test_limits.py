@@ -97,15 +97,19 @@ async def test_max_queue_size(start, serving, photo, ask, shows):
 
 
 async def test_max_pending_bytes(start, serving, photo, ask, shows):
-    """Decoded pictures count towards the memory allowed; one too many is 503 before decoding."""
-    gateway = await start(max_pending_bytes=1 << 20)
-    large = photo(size=(500, 500))  # 750 kB once decoded, and a few kB as a file
+    """Decoding and decoded pictures count towards the memory allowed; one too many is 503 before
+    it is decoded, and one that needs more than all of it is 413."""
+    gateway = await start(max_pending_bytes=3 << 20)
+    large = photo(size=(500, 500))  # 2 MB to decode, 750 kB then, and a few kB as a file
     serving.gate = asyncio.Event()
     first = asyncio.ensure_future(ask(gateway, image=large))
     await serving.arrived.acquire()
     status, answer = await ask(gateway, image=large)
     assert (status, answer["code"]) == (503, "overloaded")
     assert 'reason="max_pending_bytes"} 1.0' in await metrics(gateway)
+    status, answer = await ask(gateway, image=photo(size=(700, 600)))
+    assert (status, answer["code"]) == (413, "image_too_large")
+    assert "max_pending_bytes" in answer["message"]
     small = asyncio.ensure_future(ask(gateway, image=photo(size=(50, 50))))
     await shows(gateway, "gateway_requests_inside", 2)
     serving.gate.set()

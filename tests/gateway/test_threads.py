@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 import threading
+import weakref
 
 import pytest
 
@@ -41,8 +42,33 @@ async def test_what_is_raised_is_raised(one):
     assert await one.run(str, 7) == "7"
 
 
+class Thing:
+    """What can be seen to be gone."""
+
+
 async def test_a_caller_that_leaves_before_its_turn(one):
-    """Its function is never run, and those behind it get their turn."""
+    """Its function is never run nor counted, what it would work on is let go of at once, and those
+    behind it get their turn."""
+    gate, ran = threading.Event(), []
+    running = asyncio.ensure_future(one.run(gate.wait))
+    thing = Thing()
+    gone = weakref.ref(thing)
+    waiting = asyncio.ensure_future(one.run(ran.append, thing))
+    await asyncio.sleep(0)
+    del thing
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    del waiting
+    assert gone() is None
+    assert one.waiting <= 1  # the first, if no thread has come to it yet
+    gate.set()
+    await running
+    assert await one.run(str, 1) == "1"
+    assert not ran
+
+
+async def test_who_leaves_is_passed_over(one):
+    """The order of the others stays."""
     gate, ran = threading.Event(), []
     running = asyncio.ensure_future(one.run(gate.wait))
     waiting = [asyncio.ensure_future(one.run(ran.append, n)) for n in range(3)]
