@@ -83,8 +83,10 @@ def reload(app: web.Application, settings: Settings) -> None:
     Raises
     ------
     ValueError
-        As for ``create_app``; then all stays as it was.
+        As for ``create_app``, or nobody would need a key any more; then all stays as it was.
     """
+    if settings.api_keys is None and app[ACCESS].needed:
+        raise ValueError("api_keys: is gone; only after a restart nobody needs a key any more")
     keys = _keys(settings)
     app[MODELS].replace(settings.models)
     app[ACCESS].replace(keys)

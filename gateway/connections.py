@@ -8,9 +8,12 @@ import asyncio
 from time import monotonic
 from typing import Any, Final
 
-from aiohttp import EMPTY_PAYLOAD, StreamReader, web
+from aiohttp import EMPTY_PAYLOAD, StreamReader, hdrs, web
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
+from multidict import CIMultiDict, CIMultiDictProxy
 
+from gateway.errors import InvalidHttpError
 from gateway.keys import METRICS, SETTINGS
 from gateway.middleware import refuse
 from gateway.settings import Settings
@@ -65,6 +68,12 @@ class _Server(web.Server):
             message: Any, body: StreamReader, connection: "_Connection", writer: Any, task: Any
         ) -> web.BaseRequest:
             connection.begin(body)
+            expected = message.headers.get(hdrs.EXPECT)
+            if expected is not None and expected.lower() != "100-continue":
+                # Nobody has to know it (RFC 9110, 10.1.1), and aiohttp would answer by itself.
+                headers = CIMultiDict(message.headers)
+                headers.popall(hdrs.EXPECT)
+                message = message._replace(headers=CIMultiDictProxy(headers))
             return make(message, body, connection, writer, task)
 
         make = like.request_factory
@@ -94,6 +103,11 @@ class _Connection(web.RequestHandler):
         if data and self._head_since is None and self._body.is_eof():
             self._head_since = monotonic()
         super().data_received(data)
+        if self._busy and not self._body.is_eof() and self._messages:
+            message, _ = self._messages[-1]
+            if not isinstance(message, RawRequestMessage):  # what came is neither a body's next
+                self._messages.pop()  # part nor a next request
+                self._body.set_exception(InvalidHttpError("the request's body is no HTTP"))
 
     def begin(self, body: StreamReader) -> None:
         """A request's head is complete, and its turn has come."""

@@ -114,7 +114,7 @@ class Detector:
         ------
         GatewayError
             The image or the model is at fault, TensorFlow Serving is, or there is no room. The
-            deadline is the caller's to enforce; here it only limits the call.
+            deadline is the caller's to enforce; here it tells what it is too late for.
         """
         now = asyncio.get_running_loop().time()
         self.forecast.refuse_late(choice.name, place, deadline, now)

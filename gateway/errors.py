@@ -21,6 +21,7 @@ __all__ = [
     "GatewayError",
     "ImageTooLargeError",
     "InputRefusedError",
+    "InvalidHttpError",
     "InvalidImageError",
     "InvalidJsonError",
     "InvalidRequestError",
@@ -44,6 +45,12 @@ class GatewayError(Exception):
         again.__dict__.update(self.__dict__)
         again.__cause__ = self
         return again
+
+
+class InvalidHttpError(GatewayError):
+    """What came is no HTTP: a body in chunks that are none."""
+
+    code = "invalid_http"
 
 
 class InvalidJsonError(GatewayError):

@@ -41,6 +41,7 @@ __all__ = ["admin_routes", "routes"]
 TIMEOUT_HEADER: Final = "X-Request-Timeout"
 PRIORITY_HEADER: Final = "X-Priority"
 READINESS_TIMEOUT = 2.0
+MOST_NAMES = 100  # that one request may ask for the state of
 FIRST_BYTES = 1 << 16  # of a body, for which there must be room before any has come
 
 
@@ -176,14 +177,17 @@ def _too_large(limit: int) -> BodyTooLargeError:
 async def models(request: web.Request) -> web.Response:
     """The models that are configured or were asked for, or those of ``?name=``, and their state."""
     app, key = request.app, _key(request)
-    names = request.query.getall("name", [])
+    names = list(dict.fromkeys(request.query.getall("name", [])))
+    if len(names) > MOST_NAMES:
+        raise InvalidRequestError({"name": [f"is given more than {MOST_NAMES} times"]})
     if key is not None:
         for name in names:
             key.check_model(name)
     if not names:
         known = {*app[MODELS], *app[DETECTOR].catalog.seen}
         names = sorted(known if key is None or key.models is None else known & key.models)
-    found = await asyncio.gather(*(_describe(app, name) for name in names))
+    with _enter(request, key):
+        found = await asyncio.gather(*(_describe(app, name) for name in names))
     return web.Response(body=to_json({"models": found}), content_type="application/json")
 
 

@@ -23,6 +23,7 @@ SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 CLIENT_LEFT = 499  # nginx's status for a client that closed the connection before its answer
 
 STATUS: dict[type[errors.GatewayError], int] = {
+    errors.InvalidHttpError: 400,
     errors.InvalidJsonError: 400,
     errors.UnauthorizedError: 401,
     errors.ForbiddenError: 403,

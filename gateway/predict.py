@@ -160,18 +160,29 @@ class Predictor:
         """
         for picture in pictures:
             picture.place.sent()
+        if self._too_long(lane, pictures):
+            return (await self._in_parts(lane, pictures))[0]
         try:
             shares = await self._call(lane, pictures)
         except (InputRefusedError, BackendMemoryError):
             if len(pictures) == 1 or await self._catalog.changed(lane.model):
                 raise
-            return await self._in_parts(lane, pictures)
+            shares, largest = await self._in_parts(lane, pictures)
+            if not any(isinstance(share, Exception) for share in shares):
+                self._learn_ceiling(lane, largest)
+            return shares
         ceiling = self._ceilings.get(lane)
         if ceiling is not None and len(pictures) > ceiling.size:
             self._learn_ceiling(lane, len(pictures))
         return shares
 
-    async def _in_parts(self, lane: Lane, pictures: list[Picture]) -> Shares:
+    def _too_long(self, lane: Lane, pictures: list[Picture]) -> bool:
+        """Whether files, whose length says nothing of their pixels, would fill too long a call."""
+        length = sum(picture.payload.nbytes for picture in pictures) if lane.model.encoded else 0
+        return length > self._settings.max_message_bytes and len(pictures) > 1
+
+    async def _in_parts(self, lane: Lane, pictures: list[Picture]) -> tuple[Shares, int]:
+        """What came of the parts, and the size of the largest that succeeded."""
         largest = 0
         loop = asyncio.get_running_loop()
 
@@ -180,6 +191,8 @@ class Predictor:
             if all(picture.deadline <= loop.time() for picture in part):
                 late = "the batch was refused until it was late"
                 return [DeadlineExceededError(late) for _ in part]
+            if self._too_long(lane, part):
+                return await parts(part)
             try:
                 shares = await self._call(lane, part)
             except (InputRefusedError, BackendMemoryError) as error:
@@ -194,10 +207,7 @@ class Predictor:
             first = max((size for size in self._sizes(lane) if size < len(part)), default=half)
             return await ask(part[:first]) + await ask(part[first:])
 
-        shares = await parts(pictures)
-        if not any(isinstance(share, Exception) for share in shares):
-            self._learn_ceiling(lane, largest)
-        return shares
+        return await parts(pictures), largest
 
     def _learn_ceiling(self, lane: Lane, size: int) -> None:
         size = self._padded(lane, size)

@@ -20,6 +20,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
+from gateway.cli.errors import CommandError
 from gateway.cli.http import server_url, warn_if_open
 from gateway.cli.tls import ServerTls, server_tls
 from gateway.logs import configure_logs
@@ -42,7 +43,7 @@ def run(settings: Settings, load: Callable[[], Settings]) -> int:
     Raises
     ------
     CommandError
-        A file for TLS cannot be read.
+        A file for TLS cannot be read, or there is no room for temporary files.
     """
     settings = _shared_out(settings)
     tls = server_tls(settings)
@@ -50,7 +51,13 @@ def run(settings: Settings, load: Callable[[], Settings]) -> int:
     configure_logs(settings.log_format)
     warn_if_open(settings)
     # To be set before prometheus_client is imported, which happens in the workers.
-    counts = tempfile.mkdtemp(prefix="gateway-metrics-")
+    try:
+        counts = tempfile.mkdtemp(prefix="gateway-metrics-")
+    except OSError as error:
+        raise CommandError(
+            "workers need a directory for temporary files that can be written to: a tmpfs on /tmp,"
+            " or another one that TMPDIR names"
+        ) from error
     os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", counts)
     try:
         _Gateways(

@@ -18,6 +18,7 @@ Format = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP"]  # the names that Pillow k
 _PLAIN_PNG_LAYOUT = re.compile(
     rb"IHDR(?:(?!tRNS)[a-z][A-Za-z]{3})*(?:IDAT)+(?:[a-z][A-Za-z]{3})*IEND"
 )
+_PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 DAMAGED = "is truncated or damaged"
 _SCAN = 0xDA
 _MAX_SEGMENTS = 1000  # before the first scan; a camera's thumbnails and profiles take some dozens
@@ -146,6 +147,18 @@ def png_is_whole(data: bytes) -> bool:
         )
     except struct.error:
         return False
+
+
+def png_without_text(data: bytes) -> bytes:
+    """A whole PNG without texts and colour profiles, which say nothing of the pixels.
+
+    Pillow would unpack them, and refuse the picture for more than a megabyte of them.
+    """
+    chunks = list(png_chunks(data))
+    if not any(kind in _PNG_TEXTS for kind, _, _ in chunks):
+        return data
+    kept = [data[start - 8 : end + 4] for kind, start, end in chunks if kind not in _PNG_TEXTS]
+    return data[:8] + b"".join(kept)
 
 
 def png_is_plain(data: bytes) -> bool:

@@ -9,7 +9,7 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, _imaging
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
@@ -18,7 +18,13 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from gateway.errors import InvalidImageError
-from gateway.imaging.formats import DAMAGED, Format, gif_first_frame, png_is_whole
+from gateway.imaging.formats import (
+    DAMAGED,
+    Format,
+    gif_first_frame,
+    png_is_whole,
+    png_without_text,
+)
 
 _READERS: Mapping[Format, type[ImageFile]] = {
     "JPEG": JpegImageFile,
@@ -34,7 +40,7 @@ _READERS: Mapping[Format, type[ImageFile]] = {
 Image.MAX_IMAGE_PIXELS = None
 # Pillow cuts a large picture into blocks of 16 MB, which are so small that the C library keeps them
 # when they are freed (gateway/memory.py): hundreds of megabytes after a few large pictures.
-Image.core.set_block_size(1 << 30)
+_imaging.set_block_size(1 << 30)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _BMP_RUN_LENGTHS = (1, 2)
@@ -65,8 +71,10 @@ def decode(data: bytes, format_: Format, size: tuple[int, int]) -> NDArray[np.ui
     """
     if format_ == "GIF":
         data = gif_first_frame(data)
-    if format_ == "PNG" and not png_is_whole(data):
-        raise InvalidImageError(DAMAGED)
+    if format_ == "PNG":
+        if not png_is_whole(data):
+            raise InvalidImageError(DAMAGED)
+        data = png_without_text(data)
     try:
         with _READERS[format_](BytesIO(data)) as image:
             # Two headers in one file: Pillow may have believed another than we did.

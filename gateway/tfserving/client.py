@@ -104,6 +104,7 @@ class ServingClient:
                 options.append(("grpc.default_authority", server_name))
             self._channel = grpc.aio.secure_channel(address, credentials, options=options)
         self._address = address
+        self._max_message_bytes = max_message_bytes
         self._secure = credentials is not None
         self.tls_failure: str | None = None
         """Why the last call found no connection, if that was for TLS; fit for clients."""
@@ -159,7 +160,7 @@ class ServingClient:
             answer = await method(message, timeout=max(0.0, timeout))
         except grpc.aio.AioRpcError as error:
             self._note_tls(error)
-            raise _translate(error, what, self.tls_failure) from error
+            raise self._translated(error, what) from error
         except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:
             raise BackendUnavailableError(CLOSED) from error
         except asyncio.CancelledError as error:
@@ -171,6 +172,18 @@ class ServingClient:
             ) from error  # the call was cancelled, not its caller
         self.tls_failure = None
         return parse(answer)
+
+    def _translated(self, error: grpc.aio.AioRpcError, what: str) -> GatewayError:
+        details = error.details() or ""
+        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+            # The words are the same on both sides, and older releases of gRPC do not say on which.
+            limit = f"vs. {self._max_message_bytes})"
+            if "CLIENT:" in details or (limit in details and "SERVER:" not in details):
+                return BackendAnswerInvalidError(
+                    "TensorFlow Serving's answer exceeds max_message_bytes"
+                )
+            return InputRefusedError("TensorFlow Serving takes no message as long as this call")
+        return _translate(error, what, self.tls_failure)
 
     def _note_tls(self, error: grpc.aio.AioRpcError) -> None:
         """Log why there is no connection, once until it is for another reason."""
@@ -206,8 +219,6 @@ def _translate(error: grpc.aio.AioRpcError, what: str, tls_failure: str | None) 
 
 
 def _exhausted(details: str) -> GatewayError:
-    if "larger than max" in details:
-        return BackendAnswerInvalidError("TensorFlow Serving's answer exceeds max_message_bytes")
     if _OUT_OF_MEMORY.search(details):
         return BackendMemoryError("TensorFlow Serving has not enough memory for the call")
     return BackendUnavailableError("TensorFlow Serving has no room for the call now")

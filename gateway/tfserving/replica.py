@@ -59,8 +59,9 @@ class Replica:
 
     def has_not(self, what: Hashable, now: float) -> None:
         """It was asked for ``what`` and had it not."""
-        if len(self._lacks) >= LACKS_KEPT:
-            self._lacks.clear()  # names are the clients' to make up
+        self._lacks.pop(what, None)
+        if len(self._lacks) >= LACKS_KEPT:  # names are the clients' to make up
+            del self._lacks[next(iter(self._lacks))]
         self._lacks[what] = now + LACKS_SECONDS
 
     def may_have(self, what: Hashable) -> None:

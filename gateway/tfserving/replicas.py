@@ -219,6 +219,7 @@ class Replicas:
         tried = [] if tried is None else tried
         failure: GatewayError | None = None
         unsound: list[tuple[Replica, GatewayError]] = []
+        lacking: list[Replica] = []
         while (replica := self._choose(what, tried)) is not None:
             tried.append(replica)
             left = deadline - loop.time()
@@ -226,6 +227,7 @@ class Replicas:
                 answer = await self._ask(replica, what, ask, left, timeout)
             except ModelNotFoundError:
                 replica.has_not(what, loop.time())
+                lacking.append(replica)
                 continue
             except BackendMemoryError:
                 raise
@@ -243,8 +245,8 @@ class Replicas:
             self._blame(unsound)
             return answer
         self._blame(unsound)
-        now = loop.time()
-        if self._replicas and enough(one.lacks(what, now) for one in self._replicas.values()):
+        now, known = loop.time(), self._replicas.values()
+        if known and enough(one in lacking or one.lacks(what, now) for one in known):
             raise ModelNotFoundError(f"TensorFlow Serving has no {what[1]} ready to use")
         raise failure or BackendUnavailableError(
             f"no TensorFlow Serving that may have {what[1]} can be reached"

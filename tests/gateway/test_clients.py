@@ -103,3 +103,14 @@ async def test_rate_over_http(start, ask):
     status, answer = await ask(gateway)
     assert (status, answer["code"]) == (429, "client_limit")
     assert "0.001 requests a second" in answer["message"]
+    assert (await gateway.get("/models")).status == 429
+
+
+async def test_asking_for_the_state_of_many_models(start, serving):
+    """One model is asked for once, however often it is named, and a hundred at most."""
+    gateway = await start()
+    response = await gateway.get("/models?" + "&".join(["name=colors"] * 300))
+    assert [one["name"] for one in (await response.json())["models"]] == ["colors"]
+    assert serving.metadata_calls == 1
+    response = await gateway.get("/models?" + "&".join(f"name=m{n}" for n in range(101)))
+    assert (response.status, (await response.json())["code"]) == (422, "invalid_request")

@@ -196,3 +196,28 @@ async def test_what_is_no_http(listen, caplog, head, reason):
     (record,) = (one for one in caplog.records if one.name in ("gateway", "aiohttp.server"))
     assert record.request["code"] == "invalid_http"
     assert "s3cret" not in str([vars(one) for one in caplog.records])
+
+
+async def test_chunks_that_are_none(listen):
+    """A body that is no HTTP is told so at once, and not when its time is over."""
+    async with connect(await listen(min_body_rate=0, request_timeout=600)) as sender:
+        await sender.send(
+            b"POST /imageDetection HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        await sender.send(b"4\r\n{   \r\n")
+        await sender.send(b"zz\r\n")
+        status, _, body = await sender.answer()
+        assert (status, json.loads(body)["code"]) == (400, "invalid_http")
+        assert await sender.closed()
+
+
+@pytest.mark.parametrize("expected", [b"100-continue", b"nonsense", b"\xff"])
+async def test_what_is_expected(listen, expected):
+    """Only what HTTP knows of is answered by itself; nothing keeps a request from its answer."""
+    async with connect(await listen()) as sender:
+        await sender.send(b"GET /none HTTP/1.1\r\nHost: a\r\nExpect: " + expected + b"\r\n\r\n")
+        if expected == b"100-continue":
+            assert await sender.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        status, headers, body = await sender.answer()
+        assert (status, json.loads(body)["code"]) == (404, "not_found")
+        assert headers["Server"] == "tfserving-gateway"

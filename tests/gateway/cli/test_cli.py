@@ -165,11 +165,12 @@ async def test_the_demo_needs_its_model(run, tmp_path, monkeypatch):
 
 async def test_key_and_key_file(start, run, picture, tmp_path):
     """`key` makes a key and its entry; detect, models and plan take it from a file."""
-    status, out, _ = await run("key", "camera-1")
-    _, secret, _, _, *entry = out.splitlines()
+    status, entry, told = await run("key", "camera-1")
+    secret = told.splitlines()[1]
     assert (status, len(secret)) == (0, 43)
+    assert secret not in entry  # which may be appended to the file as it is
     keys, key_file = tmp_path / "keys.yaml", tmp_path / "key"
-    keys.write_text("\n".join(entry))
+    keys.write_text(f"- {{name: b, sha256: {'a' * 64}}}\n{entry}")
     key_file.write_text(f"{secret}\n")
     gateway = await start(models={"colors": ""}, api_keys=str(keys))
     url, path = url_of(gateway), picture("a.png")
@@ -181,7 +182,7 @@ async def test_key_and_key_file(start, run, picture, tmp_path):
         status, _, err = await run(*command)
         assert status == 1
         assert "tfserving-gateway: the gateway refuses: a key is needed" in err
-        status, out, err = await run(*command, "--key-file", str(key_file))
+        status, _, err = await run(*command, "--key-file", str(key_file))
         assert "refuses" not in err
         assert status == 0 or command[0] == "plan"  # which has nothing to plan with yet
     status, _, err = await run("key", "two words")
@@ -199,6 +200,18 @@ async def test_key_files_at_fault(run, tmp_path, content):
     assert status == 2
     assert str(file) in err
     assert "words" not in err
+
+
+async def test_workers_without_temporary_files(run, monkeypatch):
+    """As in a container that may only be read: what is missing is told in a line."""
+
+    def mkdtemp(**_):
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.mkdtemp", mkdtemp)
+    status, _, err = await run("serve", "--port", "0", "--workers", "2")
+    assert status == 1
+    assert "tmpfs" in err
 
 
 async def test_keys_at_fault(run, tmp_path):

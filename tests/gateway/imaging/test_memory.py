@@ -54,7 +54,7 @@ def test_no_more_is_taken_than_was_reckoned(kind, how):
     image = Image.fromarray(rows.astype(np.uint16)) if mode == "I;16" else gray.convert(mode)
     file = BytesIO()
     image.save(file, **options)
-    ran = subprocess.run(
+    ran = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-c", PROGRAM, how], input=file.getvalue(), capture_output=True, check=True
     )
     taken, reckoned = map(int, ran.stdout.split())

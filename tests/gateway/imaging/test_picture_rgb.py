@@ -9,6 +9,7 @@ import pytest
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from gateway.errors import InvalidImageError
 from gateway.imaging import open_picture
@@ -283,3 +284,13 @@ def test_other_files_are_refused_with_the_formats_that_are_read(data):
     """TIFF, SVG, PDF, HEIC and plain text: the client is told what would have done."""
     with pytest.raises(InvalidImageError, match=r"^image: is not a JPEG, PNG, WebP, GIF or BMP"):
         open_picture(data, max_pixels=1000)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_texts_of_png_do_not_matter(photograph, encode, packed):
+    """Megabytes of them, packed or not, nor a colour profile: they are not read."""
+    info = PngInfo()
+    info.add_text("Comment", "a" * 3_000_000, zip=packed)
+    pixels = photograph(HEIGHT, WIDTH)
+    data = encode(Image.fromarray(pixels), "PNG", pnginfo=info, icc_profile=b"b" * 2_000_000)
+    np.testing.assert_array_equal(to_rgb(data), pixels)

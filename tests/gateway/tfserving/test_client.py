@@ -132,6 +132,22 @@ async def test_deadline_is_kept(client, serving):
     serving.gate.set()
 
 
+@pytest.mark.parametrize(
+    ("details", "error"),
+    [
+        ("SERVER: Received message larger than max (9 vs. 1048576)", errors.InputRefusedError),
+        ("Received message larger than max (9 vs. 4194304)", errors.InputRefusedError),
+        ("CLIENT: Received message larger than max (9 vs. 4)", errors.BackendAnswerInvalidError),
+        ("Received message larger than max (9 vs. 1048576)", errors.BackendAnswerInvalidError),
+    ],
+)
+async def test_whose_limit_it_was(client, serving, details, error):
+    """Both sides have one of their own: what the server would not take may do in parts."""
+    serving.abort = (grpc.StatusCode.RESOURCE_EXHAUSTED, details)
+    with pytest.raises(error):
+        await predict(client)
+
+
 async def test_an_answer_over_the_limit_is_refused(serving, fake_model):
     """max_message_bytes bounds what is received; the error names that limit."""
     client = ServingClient(serving.address, max_message_bytes=1000)
