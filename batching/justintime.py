@@ -23,11 +23,13 @@ CALL_SECONDS = 1.5e-3  # CPU that a call costs this machine, whatever it carries
 
 
 class Ahead(NamedTuple):
-    """Items of one key that wait, here or on their way here, and how many of them a call takes."""
+    """Items that cost what those of ``key`` do and wait, here or on their way here; how many of
+    them a call takes, and over how many keys they are spread, which share no call."""
 
     key: Hashable
     items: int
     max_batch_size: int
+    keys: float = 1.0
 
 
 class Upcoming(NamedTuple):
@@ -153,16 +155,17 @@ class JustInTime:
     def expected(self, own: Ahead, others: Iterable[Ahead], ready: float, now: float) -> float:
         """When one more item of ``own.key`` will have its result, if it is submitted at ``ready``.
 
-        By what was learnt, with full batches for all who are ahead; of ``others`` no more than
-        their fair turns. -inf while the cost of that key is not known: nothing is refused on
-        suspicion.
+        By what was learnt, with batches as full as they can be for all who are ahead, and a turn
+        for each of the keys beside the item's own; of ``others`` no more than their fair turns.
+        -inf while the cost of that key is not known: nothing is refused on suspicion.
         """
         cost = self.cost(own.key)
         if not cost.known:
             return -math.inf
-        full, rest = divmod(own.items, own.max_batch_size)
+        full, rest = divmod(int(own.items / own.keys), own.max_batch_size)
         batch = cost.service(own.max_batch_size)
-        before = full * batch
+        turn = batch if full else cost.service(rest + 1)
+        before = own.keys * full * batch + (own.keys - 1) * turn
         turns = sum(
             min(self._work(other), before + self.cost(other.key).service(other.max_batch_size))
             for other in others
@@ -170,14 +173,15 @@ class JustInTime:
         )
         free = max(now, self._free(cost.slots)[0])
         start = max(ready + cost.overlap, free + (before + turns) / cost.slots)
-        last = batch if full else cost.service(rest + 1)
-        doubt = cost.noise * last * math.sqrt(full / cost.slots + 1)
-        return start + last + doubt
+        calls = own.keys * (full + 1)
+        doubt = cost.noise * turn * math.sqrt((calls - 1) / cost.slots + 1)
+        return start + turn + doubt
 
     def _work(self, ahead: Ahead) -> float:
-        """Seconds of the device for all of it, in full batches."""
-        cost, calls = self.cost(ahead.key), math.ceil(ahead.items / ahead.max_batch_size)
-        return calls * cost.service(ahead.max_batch_size) if cost.known else 0.0
+        """Seconds of the device for all of it, in batches as full as they can be."""
+        cost, each = self.cost(ahead.key), math.ceil(ahead.items / ahead.keys)
+        calls = ahead.keys * math.ceil(each / ahead.max_batch_size)
+        return calls * cost.service(min(each, ahead.max_batch_size)) if cost.known else 0.0
 
     def _leave_at(self, lane: Lane, now: float) -> float:
         self._trial = None

@@ -1,7 +1,7 @@
 """What an answer will take, by what has been learnt of calls and by who is in the house."""
 
 import math
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ TRIAL_SECONDS = 1.0  # so often one is let in on trial: only from calls is seen 
 LATEST = 0.95  # of the time until the deadline: an answer that is expected later is refused
 KINDS = 1024  # of calls that are known at a time
 FEW_MODELS = 8  # for each of which a request is reckoned with before it has named its own
+PICTURES = 64  # of a kind that are remembered, to see how many sizes they have
 VOTES = 8  # pictures of another kind in a row, after which a model's usual kind is another
 
 
@@ -42,12 +43,39 @@ def kind_of(lane: Lane) -> Hashable:
     return name, version, math.prod(lane.shape).bit_length()
 
 
+class _Sizes:
+    """Over how many sizes the last pictures of a kind were spread."""
+
+    def __init__(self) -> None:
+        self._last: deque[tuple[int, ...]] = deque()
+        self._counts: Counter[tuple[int, ...]] = Counter()
+        self._squares = 0
+
+    def add(self, shape: tuple[int, ...]) -> None:
+        """There was one more of this shape."""
+        self._last.append(shape)
+        self._counts[shape] += 1
+        self._squares += 2 * self._counts[shape] - 1
+        if len(self._last) > PICTURES:
+            oldest = self._last.popleft()
+            self._squares -= 2 * self._counts[oldest] - 1
+            self._counts[oldest] -= 1
+            if not self._counts[oldest]:
+                del self._counts[oldest]
+
+    @property
+    def effective(self) -> float:
+        """As many equally frequent ones would be as diverse (the inverse of Simpson's index)."""
+        return len(self._last) ** 2 / max(1, self._squares)
+
+
 class Forecast:
     """Reckons for a house (``admission``) whose calls leave as ``dispatch`` says, with
     ``max_batch_size`` pictures for a lane, and to which ``upcoming`` pictures are being decoded.
 
     Who is decoded counts with those of its kind; who is not yet, with those that are usual for its
-    model: most clients of a model send pictures of about the same size.
+    model: most clients of a model send pictures of about the same size. Those of a kind share
+    calls only if they have the very same size, as often as they had it lately.
     """
 
     def __init__(
@@ -63,6 +91,7 @@ class Forecast:
         self._max_batch_size = max_batch_size
         self._upcoming = upcoming
         self._lanes: OrderedDict[Hashable, Lane] = OrderedDict()
+        self._sizes: dict[Hashable, _Sizes] = {}
         self._usual: dict[str, tuple[Hashable, int]] = {}
         self._let_in: dict[str, float] = {}
         self._refused_at = -math.inf
@@ -73,7 +102,8 @@ class Forecast:
         self._lanes[kind] = lane
         self._lanes.move_to_end(kind)
         if len(self._lanes) > KINDS:
-            self._lanes.popitem(last=False)
+            del self._sizes[self._lanes.popitem(last=False)[0]]
+        self._sizes.setdefault(kind, _Sizes()).add(lane.shape)
         usual, votes = self._usual.get(name, (kind, 0))
         if kind == usual:
             self._usual[name] = kind, min(votes + 1, VOTES)
@@ -110,7 +140,8 @@ class Forecast:
         return self._dispatch.expected(own, others, ready, now)
 
     def _ahead(self, lane: Lane, items: int) -> Ahead:
-        return Ahead(lane, items, self._max_batch_size(lane))
+        keys = min(self._sizes[kind_of(lane)].effective, max(1, items))
+        return Ahead(lane, items, self._max_batch_size(lane), keys)
 
     def learnt(self, model_name: str, now: float) -> Learnt | None:
         """What is known of a model's calls, those for its usual pictures; None if nothing."""

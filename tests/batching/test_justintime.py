@@ -292,6 +292,33 @@ def test_what_is_expected_comes_true(queued):
     run_virtually(main())
 
 
+@pytest.mark.parametrize(("queued", "keys"), [(5, 5), (40, 40), (60, 3), (300, 4)])
+def test_items_that_share_no_call_are_expected_to_take_their_own(queued, keys):
+    """Spread over several keys of one kind, they fill fewer calls, and that is told."""
+
+    async def main():
+        device, dispatch = Device(0.02, 0.002, 0.004), JustInTime(kind=lambda _: "kind")
+        batcher = Batcher(device.process, dispatch=dispatch)
+        loop = asyncio.get_running_loop()
+        for n in (1, 5, 32, 64, 17, 3, 96, 20, 50):
+            await asyncio.gather(*(batcher.submit(0, n) for n in range(n)))
+        began = loop.time()
+        crowd = [spawn(batcher.submit(n % keys, n)) for n in range(queued)]
+        await asyncio.sleep(0)
+        expected = dispatch.expected(Ahead(0, queued, 32, keys), [], began, began) - began
+        alone = dispatch.expected(Ahead(0, queued, 32), [], began, began) - began
+        await batcher.submit(keys - 1, 0)
+        took = loop.time() - began
+        await asyncio.gather(*crowd)
+        await batcher.aclose()
+        assert took <= expected * 1.02
+        assert expected < 1.25 * took + 0.05
+        assert expected > 1.1 * alone
+        return expected
+
+    run_virtually(main())
+
+
 def test_a_flood_of_another_key_is_not_all_ahead():
     """Others count with their fair turns: as much as the own, and a batch."""
     dispatch = knowing()

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from gateway.forecast import kind_of
 from gateway.keys import DETECTOR
 
 
@@ -12,9 +13,9 @@ def learnt(photo, ask, monkeypatch):
     """Let a gateway learn of its backend, then have it believe in another cost of a call."""
     monkeypatch.setattr("gateway.forecast.TRIAL_SECONDS", 1e9)
 
-    async def teach(gateway, seconds: float) -> None:
+    async def teach(gateway, seconds: float, **request) -> None:
         for _ in range(3):
-            assert (await ask(gateway))[0] == 200
+            assert (await ask(gateway, **request))[0] == 200
         detector = gateway.app[DETECTOR]
         cost = detector._dispatch.cost(detector.forecast.usual("colors"))
         cost.a, cost.b, cost.overlap, cost.slots, cost.noise = seconds, 0.0, 0.0, 1, 0.0
@@ -51,6 +52,27 @@ async def test_refused_before_the_body_is_read(start, learnt, ask):
     assert head.startswith("HTTP/1.1 503 ")
     assert "Retry-After: 22" in head
     writer.close()
+
+
+@pytest.mark.parametrize(("step", "fewest", "most"), [(0, 20, 20), (1, 6, 14)])
+async def test_pictures_that_share_no_call(start, serving, photo, ask, learnt, step, fewest, most):
+    """Where each has a size of its own, calls of a second carry one each, and fewer are let in."""
+    gateway = await start(request_timeout=10)
+    await learnt(gateway, 1.0, image=photo(size=(30, 24)))
+    detector, forecast = gateway.app[DETECTOR], gateway.app[DETECTOR].forecast
+    detector._dispatch.cost(forecast.usual("colors")).noise = 0.01
+    seen = forecast._sizes[kind_of(forecast.usual("colors"))]._last
+    serving.gate = asyncio.Event()
+    inside = []
+    for n in range(20):
+        before = len(seen)
+        inside.append(asyncio.ensure_future(ask(gateway, image=photo(size=(30, 24 + n * step)))))
+        while len(seen) == before and not inside[-1].done():  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.001)
+    serving.gate.set()
+    statuses = [status for status, _ in await asyncio.gather(*inside)]
+    assert fewest <= statuses.count(200) <= most
+    assert set(statuses) <= {200, 503}
 
 
 async def test_a_model_that_is_fast_is_let_in_among_slow_ones(start, serving, learnt, ask):
