@@ -169,6 +169,10 @@ class Models(BaseModel):
     models: list[ModelDescription]
 
 
+# Pictures of the five formats, and multipart/form-data.
+_OTHER_CONTENTS = (b"\xff\xd8", b"\x89PNG", b"RIFF", b"GIF8", b"BM", b"--")
+
+
 def parse_request(body: bytes) -> DetectionRequest:
     """Read a body, whatever its Content-Type said.
 
@@ -181,9 +185,14 @@ def parse_request(body: bytes) -> DetectionRequest:
     BodyTooLargeError
         It is made of more values than any request needs.
     """
-    _check_structure(body)
     if not body.strip():
         raise InvalidJsonError("the body is empty; send a JSON object")
+    if body.startswith(_OTHER_CONTENTS):
+        raise InvalidJsonError(
+            "the body is a file or a form, not JSON; send an object with the picture's file in"
+            " base64 as its field image"
+        )
+    _check_structure(body)
     try:
         return DetectionRequest.model_validate_json(body.removeprefix(b"\xef\xbb\xbf"))
     except ValidationError as error:

@@ -241,6 +241,8 @@ class Settings(BaseSettings):
         for address in map(str.strip, value.split(",")):
             if address.startswith("unix:"):
                 continue
+            if "://" in address:
+                raise ValueError("is gRPC's HOST:PORT, as in localhost:8500, and no URL")
             host, colon, port = address.rpartition(":")
             if not (host and colon and port.isdecimal() and 0 < int(port) < 65536):
                 raise ValueError("is not HOST:PORT, as in localhost:8500")

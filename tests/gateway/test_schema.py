@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway import schema
-from gateway.errors import BodyTooLargeError, GatewayError
+from gateway.errors import BodyTooLargeError, GatewayError, InvalidJsonError
 from gateway.schema import MAX_STRUCTURE_BYTES, parse_request
 
 STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -39,6 +39,21 @@ def body_with(extra: bytes) -> bytes:
 def test_a_body_of_countless_values_is_refused(body):
     """However its values are nested or hidden behind escaped quotes, it is not parsed."""
     with pytest.raises(BodyTooLargeError, match="65536 bytes outside its strings"):
+        parse_request(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xff\xd8\xff\xe0" + bytes(2 * MANY),
+        b"\x89PNG\r\n\x1a\n",
+        b'--a\r\nContent-Disposition: form-data; name="image"\r\n\r\n\xff\xd8\r\n--a--',
+    ],
+    ids=["jpeg", "png", "form"],
+)
+def test_a_file_or_a_form_is_told_apart(body):
+    """Whoever posts the picture itself is told what to send instead."""
+    with pytest.raises(InvalidJsonError, match="base64 as its field image"):
         parse_request(body)
 
 

@@ -84,6 +84,7 @@ def test_all_mistakes_are_named_at_once(monkeypatch):
         ("port: [", "is not YAML"),
         ("- port", "no mapping"),
         ("prot: 80", "prot"),
+        ("tfserving: http://localhost:8501", "and no URL"),
         ("models: {a: {label: coco}}", "models.a.label"),
         ("models: {a: {batch_sizes: [4, 0]}}", "models.a.batch_sizes.1"),
         ("port: true", None),
