@@ -36,6 +36,7 @@ LIMITS = {0.0: 1.05, 0.3: 1.10}
 BATCH = 32
 WARM = 0.4  # of a case's time, in which it learns
 SHORTEST = 3.0  # seconds of a case
+LONGER = 4  # times more items where queues are long and noisy, which takes longest to settle
 COLOURS = ("#1f77b4", "#2ca02c", "#c8102e")
 
 Result = dict[str, Any]
@@ -166,7 +167,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     flags = parser.parse_args()
     cases = [
-        Case(a, b, transport, load, sigma, flags.items)
+        Case(a, b, transport, load, sigma, flags.items * (LONGER if sigma and load >= 0.9 else 1))
         for sigma, (a, b), transport, load in itertools.product(SIGMAS, BACKENDS, TRANSPORTS, LOADS)
     ]
     results = []
