@@ -14,7 +14,7 @@ from gateway.cli.http import server_url, warn_if_open
 from gateway.cli.tls import server_tls
 from gateway.connections import Runner
 from gateway.logs import configure_logs
-from gateway.memory import keep_freed_memory
+from gateway.memory import keep_freed_memory, spare_what_stays
 from gateway.settings import Settings, SettingsInvalidError
 
 __all__ = ["reload_logged", "run", "serve"]
@@ -87,6 +87,7 @@ async def _serve(app: web.Application, settings: Settings, ready: Callable[[str]
         stop = asyncio.Event()
         # Before anybody is told that there is a gateway to stop; a second signal ends it at once.
         with _on((signal.SIGTERM, signal.SIGINT), stop.set):
+            spare_what_stays()
             ready(server_url(host, port, tls=tls is not None))
             await stop.wait()
         log.info(

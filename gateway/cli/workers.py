@@ -24,7 +24,7 @@ from gateway.cli.errors import CommandError
 from gateway.cli.http import server_url, warn_if_open
 from gateway.cli.tls import ServerTls, server_tls
 from gateway.logs import configure_logs
-from gateway.memory import keep_freed_memory
+from gateway.memory import keep_freed_memory, spare_what_stays
 from gateway.settings import RELOADED, Settings, SettingsInvalidError
 
 __all__ = ["run"]
@@ -149,6 +149,7 @@ class _Gateways(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         loop.add_signal_handler(signal.SIGHUP, reload_logged, app, self._load)
         with contextlib.suppress(TimeoutError):  # it hangs if another was killed holding its lock
             await asyncio.wait_for(asyncio.to_thread(self._wait_for_the_others), 2 * START_SECONDS)
+        spare_what_stays()
         return Runner(app)
 
     def _wait_for_the_others(self) -> None:

@@ -115,7 +115,7 @@ class Replica:
             if (failure := await self._failure(client)) is not None:
                 if not told:
                     told = True
-                    log.warning("TensorFlow Serving at %s: %s", self.address, failure)
+                    log.warning("TensorFlow Serving at %s is not there: %s", self.address, failure)
                 continue
             self.answers = True  # from here on it is better than none
             if self.lost and self.prepare is not None:

@@ -2,8 +2,13 @@
 
 import asyncio
 import contextlib
+import socket
 
 import pytest
+
+from gateway.app import create_app
+from gateway.keys import CLIENT
+from gateway.settings import load_settings
 
 PATIENCE = 5  # seconds for what takes about one
 
@@ -94,3 +99,46 @@ async def test_no_grpc_at_all(spawn, ask, ready, nonsense):
         async with asyncio.timeout(PATIENCE):
             assert await ask(url, "colors") == (503, "backend_unavailable")
             assert await ready(url) == (503, "model 'colors' is unreachable")
+
+
+async def test_the_dns_changes(aiohttp_client, servings, photo, monkeypatch, caplog):
+    """Requests go to the machines that a name stands for by now, and none fails for the change, nor
+    while the name is not known at all."""
+    monkeypatch.setattr("gateway.tfserving.replicas.RESOLVE_SECONDS", 0.01)
+    monkeypatch.setattr("gateway.tfserving.replicas.LOOKS", 2)
+    (old, new), machines = await servings(2), ["127.0.0.1"]
+    port = old.address.rpartition(":")[2]
+    await new.stop()
+    await new.start(f"127.0.0.2:{port}")
+    loop = asyncio.get_running_loop()
+    elsewhere = loop.getaddrinfo
+
+    async def look_up(host, *args, **options):
+        if host != "pool":
+            return await elsewhere(host, *args, **options)
+        if not machines:
+            raise socket.gaierror
+        return [(socket.AF_INET, 0, 0, "", (ip, port)) for ip in machines]
+
+    monkeypatch.setattr(loop, "getaddrinfo", look_up)
+    settings = load_settings({"tfserving": f"pool:{port}", "request_timeout": 60})
+    gateway = await aiohttp_client(
+        create_app(settings), server_kwargs={"handler_cancellation": True}
+    )
+
+    async def ask():
+        body = {"model_name": "colors", "image": photo()}
+        async with gateway.post("/imageDetection", json=body) as response:
+            assert response.status == 200
+
+    async with asyncio.timeout(PATIENCE):
+        while not old.requests:
+            await ask()
+        machines[:] = ["127.0.0.2"]
+        while not new.requests or gateway.app[CLIENT].count > 1:
+            await ask()
+        served, machines[:] = len(old.requests), []
+        while "cannot be looked up" not in caplog.text:
+            await ask()
+        await ask()
+    assert len(old.requests) == served
