@@ -16,7 +16,8 @@ log = logging.getLogger("gateway")
 PROBE_SECONDS = 0.3  # from one probe of a replica that is left out to the next
 PROBE_TIMEOUT = 1.0
 LONGEST_PAUSE = 5.0  # before the first probe of one that was let in again and again, in vain
-FAILURES = 3  # calls in a row without an answer, until a replica is left out
+FAILURES = 3  # calls without an answer, until a replica is left out
+FORGIVEN = 0.1  # of a failure by each answer, so that one that fails a fifth of all is left out too
 LACKS_SECONDS = 5.0  # for which a replica that has not a model is not asked for it
 LACKS_KEPT = 1000
 LATELY = 0.1  # the weight of the last call in the mean
@@ -36,8 +37,8 @@ class Replica:
     running: int = 0
     used: int = 0
     """When it was last used, as a running number of calls."""
-    failures: int = 0
-    """Calls in a row that ended without an answer."""
+    failures: float = 0.0
+    """Calls that ended without an answer, less what answers have made good."""
     answers: bool = True
     """Whether it can be reached, though it may refuse: not lost, and not silent."""
     lost: bool = False
@@ -70,9 +71,15 @@ class Replica:
 
     def answered(self, what: Hashable) -> None:
         """It was asked for ``what`` and answered."""
-        self.failures = self._relapses = 0
         self.answers = True
         self.may_have(what)
+        self.forgive()
+
+    def forgive(self) -> None:
+        """It gave an answer, be it a refusal."""
+        self.failures = max(0.0, self.failures - FORGIVEN)
+        if not self.failures:
+            self._relapses = 0
 
     def took(self, ratio: float, now: float) -> None:
         """A call took ``ratio`` times what such calls usually take."""

@@ -33,6 +33,7 @@ LOOKS = 5  # at the DNS, after which an address that was in none of them is gone
 GRACE = 30.0
 RETRY_SHARE = 0.1  # of all calls that may be retries, so that they never make an outage worse
 RETRY_BURST = 10.0
+RETRY_RESERVE = 5.0  # of them that is not for calls that are merely late
 HALF = 0.5  # of its time that a call must have had, to be held against a replica when it runs out
 CALLS = 256  # that tell what is late
 CALLS_NEEDED = 64
@@ -171,7 +172,7 @@ class Replicas:
         tasks = [loop.create_task(call)]
         try:
             await asyncio.wait(tasks, timeout=patience)
-            may = self._retries >= 1 and self._choose(what, tried) is not None
+            may = self._retries > RETRY_RESERVE and self._choose(what, tried) is not None
             if tasks[0].done() or not may:
                 return await tasks[0]
             self._retries -= 1
@@ -277,7 +278,7 @@ class Replicas:
         except BackendAnswerInvalidError:
             raise  # whose fault that is shows when another is asked
         except GatewayError:
-            replica.failures = 0
+            replica.forgive()
             raise
         finally:
             replica.running -= 1

@@ -1,6 +1,7 @@
 """Many TensorFlow Servings behind one gateway: killed, hung, new, gone, or without the model."""
 
 import asyncio
+import itertools
 import socket
 
 import grpc
@@ -83,7 +84,8 @@ async def test_one_that_refuses_again_and_again(three, monkeypatch):
         assert refusing._relapses == relapses
         await until(lambda: not refusing.left_out)
     fakes[0].refuse = lambda _: None
-    while asked(fakes)[0] < 10:
+    while refusing.failures:
+        assert refusing._relapses == 3
         await predict(replicas)
     assert refusing._relapses == 0
 
@@ -216,6 +218,27 @@ async def test_one_that_is_broken(three, monkeypatch, caplog, status):
     fakes[0].refuse = lambda _: None
     while broken.failures:
         await predict(replicas)
+
+
+async def test_one_that_fails_now_and_then(three):
+    """A fifth of its calls fail: it is left out after some dozens. A twentieth: it is not."""
+    fakes, replicas = three
+    often = next(iter(replicas._replicas.values()))
+    count = itertools.count(1)
+    every = 20
+
+    def refuse(_):
+        return (grpc.StatusCode.INTERNAL, "a bit flipped") if next(count) % every == 0 else None
+
+    fakes[0].refuse = refuse
+    for _ in range(240):
+        await predict(replicas)
+    before = asked(fakes)[0]
+    assert before >= 80
+    every = 5
+    while not often.left_out:
+        await predict(replicas)
+    assert asked(fakes)[0] <= before + 40
 
 
 async def test_one_that_answers_nonsense(three):
