@@ -62,8 +62,9 @@ class Device:
     """Runs a call of n items in ``a + b * n`` seconds, first come, first served, ``slots`` at once.
 
     A call arrives ``there`` seconds after it left, and its answer ``back`` seconds after its end.
-    The time varies by a log-normal factor of mean 1 whose logarithm deviates by ``sigma``. All
-    may be changed while it runs.
+    The time varies by a log-normal factor of mean 1 whose logarithm deviates by ``sigma``, each call
+    by itself. All may be changed while it runs. Every item brings its part of a call's deviation,
+    so ways to batch that are compared with the same ``seed`` meet the same luck.
     """
 
     a: float
@@ -95,11 +96,16 @@ class Device:
         self._free = (self._free + [0.0] * self.slots)[: self.slots]
         self.started += 1
         slot = self._free.index(min(self._free))
-        factor = math.exp(self._random.gauss(-(self.sigma**2) / 2, self.sigma))
+        factor = self._noise(len(items)) if self.sigma else 1.0
         start = max(loop.time() + self.there, self._free[slot])
         self._free[slot] = start + (self.a + self.b * len(items)) * factor
         await asyncio.sleep(self._free[slot] + self.back - loop.time())
         return items
+
+    def _noise(self, size: int) -> float:
+        # The sum of independent normal deviations over its root is one more.
+        deviation = sum(self._random.gauss(0.0, 1.0) for _ in range(size)) / math.sqrt(size)
+        return math.exp(self.sigma * deviation - self.sigma**2 / 2)
 
 
 class Oracle:

@@ -1,6 +1,8 @@
 """The simulation itself: its clock and its device."""
 
 import asyncio
+import itertools
+import math
 
 import pytest
 
@@ -55,3 +57,32 @@ def test_traffic_comes_at_the_rate_that_was_asked_for():
     assert len(answers) == pytest.approx(2000, rel=0.1)
     assert min(answer.seconds for answer in answers) == pytest.approx(0.011)
     assert max(answer.at for answer in answers) <= 10
+
+
+def test_noise_is_of_the_items_however_they_were_batched():
+    """Each call deviates by as much, whatever its size; and the same items by the same, so that two
+    ways to batch can be compared."""
+
+    def durations(*sizes):
+        device = Device(a=1.0, b=0.0, there=0.0, back=0.0, sigma=0.3, seed=3)
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            times = []
+            for size in sizes:
+                began = loop.time()
+                await device.process(None, [None] * size)
+                times.append(loop.time() - began)
+            return times
+
+        return run_virtually(main())
+
+    assert durations(8, 4)[1] == pytest.approx(durations(2, 5, 1, 4)[3])
+    for size in (1, 16):
+        logs = [math.log(one) for one in durations(*[size] * 3000)]
+        mean = sum(logs) / len(logs)
+        assert mean == pytest.approx(-0.045, abs=0.02)
+        deviation = math.sqrt(sum((one - mean) ** 2 for one in logs) / len(logs))
+        assert deviation == pytest.approx(0.3, rel=0.05)
+        lagged = sum((x - mean) * (y - mean) for x, y in itertools.pairwise(logs)) / len(logs)
+        assert abs(lagged) < 0.05 * 0.09
