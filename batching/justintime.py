@@ -19,6 +19,7 @@ EARLY = 0.15  # of a call's time, and the noise on top: would another call run b
 LATE = 0.04  # of a call's time: does less lead do?
 ROOM_TO_BE_LATE = 0.75  # of a batch; a fuller one is never late
 TRIAL_SECONDS = 0.8  # from one such trial to the next
+SHOWS = 0.1  # noise by which costs show by themselves: with three times as much trials are rare
 CALL_SECONDS = 1.5e-3  # CPU that a call costs this machine, whatever it carries (bench/README.md)
 
 
@@ -130,10 +131,11 @@ class JustInTime:
     def sent(self, lane: Lane, size: int, now: float) -> _Call:
         """See :meth:`Dispatch.sent`."""
         call = _Call(self.cost(lane.key), size, now, ahead=len(self._calls))
+        pause = TRIAL_SECONDS * (1 + (call.cost.noise / SHOWS) ** 2)
         if self._trial == "early":
-            self._early_from = now + TRIAL_SECONDS
+            self._early_from = now + pause
         elif self._trial == "late":
-            self._late_from = now + TRIAL_SECONDS
+            self._late_from = now + pause
         self._trial = None
         self._calls.append(call)
         self._turn = max(self._turn, self._turns.get(lane.key, 0.0))

@@ -27,6 +27,7 @@ EVIDENCE = 6.0  # log-likelihood ratio that changes the number of slots
 DOUBT = 4.0  # twice the log-likelihood ratio within which the overlap stays as it was
 KEEP_SHAPE = 0.3  # how strongly a noisy fit holds on to the ratio of a and b
 EXACT = 0.01  # a relative error that needs no explanation
+DEVIATION_OVER_MEDIAN = 1.4826  # of a normal distribution's absolute values
 NEGLIGIBLE = 1e-5  # a difference between mean square relative errors
 LITTLE_SPREAD = 1e-3  # of sizes, relative
 ODD = 0.25  # relative error of an outlier, at least
@@ -159,14 +160,16 @@ class CallCost:
         return fits
 
     def _deviation(self, rows: list[_Row]) -> float:
-        """Of the device's time: the rest of a call, however long, adds nothing to it."""
-        total = square = 0.0
-        for size, seconds, ready, weight in rows:
+        """Of the device's time: the rest of a call, however long, adds nothing to it.
+
+        By the median, which a few calls that are not understood do not move.
+        """
+        missed = []
+        for size, seconds, ready, _ in rows:
             service = self.service(size)
-            missed = seconds - max(ready, self.overlap) - service
-            total += weight
-            square += weight * (missed / service) ** 2
-        return min(1.0, max(EXACT, math.sqrt(square / total)))
+            missed.append(abs(seconds - max(ready, self.overlap) - service) / service)
+        missed.sort()
+        return min(1.0, max(EXACT, DEVIATION_OVER_MEDIAN * missed[len(missed) // 2]))
 
     def _solve(self, rows: list[_Row], overlap: float) -> _Fit:
         """The best a and b for this overlap, none of them negative."""

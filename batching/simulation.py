@@ -62,8 +62,8 @@ class Device:
     """Runs a call of n items in ``a + b * n`` seconds, first come, first served, ``slots`` at once.
 
     A call arrives ``there`` seconds after it left, and its answer ``back`` seconds after its end.
-    The time varies by a log-normal factor of mean 1 whose logarithm deviates by ``sigma``, each call
-    by itself. All may be changed while it runs. Every item brings its part of a call's deviation,
+    The time varies by a log-normal factor of mean 1 whose logarithm deviates by ``sigma``, for each
+    call anew. All may be changed while it runs. Every item brings its part of a call's deviation,
     so ways to batch that are compared with the same ``seed`` meet the same luck.
     """
 

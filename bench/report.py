@@ -178,6 +178,8 @@ def by_load(results: Results) -> Figure:
         line(right, name, x, [row["latency_ms"]["p99"] for row in found])
     left.set(title="Batch size", ylabel="pictures a call, mean", ylim=(0, None))
     right.set(title="Latency, p99", ylabel="ms", yscale="log")
+    right.yaxis.set_major_formatter("{x:g}")
+    right.yaxis.set_minor_formatter("{x:g}")
     for axes in (left, right):
         axes.set_xlabel(f"offered load, % of what a backend of {formula(SLOW)} gives")
         axes.grid(alpha=0.3)

@@ -238,6 +238,18 @@ def test_without_lead_it_waits_for_the_end():
     assert dispatch.next([lane], 1.0)[1] == 1.0
 
 
+@pytest.mark.parametrize(("noise", "pause"), [(0.01, 0.808), (0.3, 8.0)])
+def test_trials_are_rare_where_costs_vary_by_themselves(noise, pause):
+    """What calls show of their cost by chance need not be tried out."""
+    dispatch, lane = knowing(), Waiting()
+    dispatch.cost("k").noise = noise
+    dispatch.sent(lane, 1, 0.0)
+    dispatch.next([lane], 0.1)
+    assert dispatch._trial == "early"
+    dispatch.sent(lane, 1, 0.5)
+    assert dispatch._early_from == pytest.approx(0.5 + pause)
+
+
 def test_the_less_batching_saves_the_earlier_a_batch_leaves():
     """Where a call costs its fixed time, to miss it costs most; where each item costs its own,
     an idle device does. In between in between."""

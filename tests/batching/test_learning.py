@@ -1,5 +1,6 @@
 """What is learnt from calls whose true cost is known."""
 
+import itertools
 import random
 
 import pytest
@@ -158,3 +159,11 @@ def test_noise_does_not_wear_the_ratio_of_a_and_b_away():
     for n in range(1500):
         teach_one(numbers.randint(29, 32), numbers.uniform(0.01, 0.03), 4 + n / 50)
     assert cost.a / cost.service(32) == pytest.approx(fixed / (fixed + 32 * each), abs=0.15)
+
+
+def test_a_few_calls_that_are_not_understood_are_no_noise():
+    """A tenth of the calls takes a fifth longer: the others count as nearly as exact as they are."""
+    cost = CallCost()
+    slow = itertools.cycle([1.0] * 9 + [1.2])
+    teach(cost, mixed(80), factor=lambda: next(slow))
+    assert cost.noise < 0.06
