@@ -162,7 +162,7 @@ def test_noise_does_not_wear_the_ratio_of_a_and_b_away():
 
 
 def test_a_few_calls_that_are_not_understood_are_no_noise():
-    """A tenth of the calls takes a fifth longer: the others count as nearly as exact as they are."""
+    """A tenth of the calls takes a fifth longer: the others count as about as exact as they are."""
     cost = CallCost()
     slow = itertools.cycle([1.0] * 9 + [1.2])
     teach(cost, mixed(80), factor=lambda: next(slow))
