@@ -25,9 +25,6 @@ CANDIDATES = 16  # overlaps that are tried, of up to the shortest call
 REFINEMENTS = 4  # halvings around the best of them
 EVIDENCE = 6.0  # log-likelihood ratio that changes the number of slots
 DOUBT = 4.0  # twice the log-likelihood ratio within which the overlap stays as it was
-NOISY = 0.05  # from here on the overlap is changed with care:
-STEP = 0.1  # of the way to what the last calls say,
-DOWN = 0.02  # and of the way down to the least that they do not rule out
 KEEP_SHAPE = 0.3  # how strongly a noisy fit holds on to the ratio of a and b
 EXACT = 0.01  # a relative error that needs no explanation
 DEVIATION_OVER_MEDIAN = 1.4826  # of a normal distribution's absolute values
@@ -148,21 +145,10 @@ class CallCost:
             # Sending too early shows soon that it was; sending too late would never show.
             best = max(good, key=lambda fit: fit.overlap)
         else:
-            best = self._nearest(good, rows[slots])
+            best = min(good, key=lambda fit: abs(fit.overlap - self.overlap))
         self.slots, self._error = slots, max(EXACT, math.sqrt(least))
         self.overlap, self.a, self.b = best.overlap, best.a, best.b
         self.noise = self._deviation(rows[slots])
-
-    def _nearest(self, good: list[_Fit], rows: list[_Row]) -> _Fit:
-        """Of fits that are nearly as good, one whose overlap is about as it was."""
-        best = min(good, key=lambda fit: abs(fit.overlap - self.overlap))
-        if self.noise <= NOISY:
-            return best
-        # By chance the last calls often lead astray, and upwards they do not lead back: calls that
-        # leave too early wait, whereupon nothing is seen of the overlap any more.
-        near = self.overlap + STEP * (best.overlap - self.overlap)
-        lowest = min(fit.overlap for fit in good)
-        return self._solve(rows, near + DOWN * (min(lowest, near) - near))
 
     def _refine(self, rows: list[_Row], fits: list[_Fit], step: float) -> list[_Fit]:
         """The same fits, one at the overlap as it was, and more of them around the best."""

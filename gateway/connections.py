@@ -103,11 +103,14 @@ class _Connection(web.RequestHandler):
         if data and self._head_since is None and self._body.is_eof():
             self._head_since = monotonic()
         super().data_received(data)
-        if self._busy and not self._body.is_eof() and self._messages:
+        if not self._body.is_eof() and self._messages:
             message, _ = self._messages[-1]
             if not isinstance(message, RawRequestMessage):  # what came is neither a body's next
                 self._messages.pop()  # part nor a next request
-                self._body.set_exception(InvalidHttpError("the request's body is no HTTP"))
+                if self._busy:
+                    self._body.set_exception(InvalidHttpError("the request's body is no HTTP"))
+                else:  # it has its answer
+                    self.force_close()
 
     def begin(self, body: StreamReader) -> None:
         """A request's head is complete, and its turn has come."""
@@ -117,6 +120,9 @@ class _Connection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
+        if isinstance(self._body.exception(), InvalidHttpError):
+            resp.force_close()
+            self._body.feed_eof()  # the rest would be waited for
         try:
             return await super().finish_response(request, resp, start_time)
         finally:
@@ -158,6 +164,6 @@ class _Connection(web.RequestHandler):
         reason = (message or "").partition("\n")[0].removesuffix(":")
         if isinstance(exc, LineTooLong):
             reason = f"a line or a field is longer than {self.max_field_size} bytes"
-        response = refuse(request, 400, "invalid_http", f"the request's head is no HTTP: {reason}")
+        response = refuse(request, 400, "invalid_http", f"the request is no HTTP: {reason}")
         response.force_close()
         return response

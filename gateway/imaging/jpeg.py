@@ -30,7 +30,7 @@ def working_bytes(data: bytes) -> int | None:
         return None
     if colour_space in ("CMYK", "YCCK"):
         return None
-    return 4 if jpeg_has_one_scan(data) else 7  # which keeps all coefficients until the last scan
+    return 4 if jpeg_has_one_scan(data) else 10  # which keeps all coefficients until the last scan
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:

@@ -17,7 +17,7 @@ _PNG_MAX_SIDE = 1_000_000
 
 # Bytes a pixel that are held at most while a picture is decoded, all copies counted, as measured
 # (tests/gateway/imaging/test_memory.py).
-_WEBP_BYTES, _PILLOW_BYTES, _TURNED_BYTES, _PACKED_BYTES = 17, 9, 10, 17
+_WEBP_BYTES, _OTHER_JPEG_BYTES, _PILLOW_BYTES, _TURNED_BYTES, _PACKED_BYTES = 17, 13, 9, 10, 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,11 @@ class Picture:
     def working_bytes(self, size: tuple[int, int] | None = None, *, encoded: bool = False) -> int:
         """How much memory ``to_rgb(size)``, or with ``encoded`` ``to_encoded()``, takes at most.
 
-        The file is not counted, nor some 10 MB whatever the size.
+        The file is not counted, nor some 10 MB whatever the size. A JPEG that its decoder complains
+        of, and Pillow does not, may take up to 9 bytes a pixel more.
         """
         if self._format == "JPEG":
-            each = jpeg.working_bytes(self._data) or _PILLOW_BYTES
+            each = jpeg.working_bytes(self._data) or _OTHER_JPEG_BYTES
         else:
             each = _WEBP_BYTES if self._format == "WEBP" else _PILLOW_BYTES
         turned = self._orientation != 1

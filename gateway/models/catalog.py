@@ -44,7 +44,7 @@ class Catalog:
         ModelUnsupportedError
             Its signatures are not those of an object detector.
         ShuttingDownError
-            After ``aclose``.
+            ``aclose`` came while it waited.
         GatewayError
             Whatever the fetch raised: no such model, TensorFlow Serving unreachable, and so on.
         """

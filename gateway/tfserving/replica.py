@@ -16,8 +16,8 @@ log = logging.getLogger("gateway")
 PROBE_SECONDS = 0.3  # from one probe of a replica that is left out to the next
 PROBE_TIMEOUT = 1.0
 LONGEST_PAUSE = 5.0  # before the first probe of one that was let in again and again, in vain
-FAILURES = 3  # calls without an answer, until a replica is left out
-FORGIVEN = 0.1  # of a failure by each answer, so that one that fails a fifth of all is left out too
+FAILURES = 3  # calls in a row without an answer, until a replica is left out
+FORGIVEN = 0.1  # of an unsound answer by each sound one: one in five is too many, one in twenty not
 LACKS_SECONDS = 5.0  # for which a replica that has not a model is not asked for it
 LACKS_KEPT = 1000
 LATELY = 0.1  # the weight of the last call in the mean
@@ -37,8 +37,10 @@ class Replica:
     running: int = 0
     used: int = 0
     """When it was last used, as a running number of calls."""
-    failures: float = 0.0
-    """Calls that ended without an answer, less what answers have made good."""
+    failures: int = 0
+    """Calls in a row that ended without an answer."""
+    unsound: float = 0.0
+    """Answers that another replica did better, less what sound ones have made good."""
     answers: bool = True
     """Whether it can be reached, though it may refuse: not lost, and not silent."""
     lost: bool = False
@@ -77,8 +79,9 @@ class Replica:
 
     def forgive(self) -> None:
         """It gave an answer, be it a refusal."""
-        self.failures = max(0.0, self.failures - FORGIVEN)
-        if not self.failures:
+        self.failures = 0
+        self.unsound = max(0.0, self.unsound - FORGIVEN)
+        if not self.unsound:
             self._relapses = 0
 
     def took(self, ratio: float, now: float) -> None:
@@ -134,6 +137,7 @@ class Replica:
                     continue  # what was prepared is gone meanwhile
             # Until it has answered a call, one failure is enough.
             self._probe, self.failures, self.lost = None, FAILURES - 1, False
+            self.unsound = min(self.unsound, FAILURES - 1)
             log.info("TensorFlow Serving at %s gets calls", self.address)
             return
 

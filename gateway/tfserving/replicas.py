@@ -56,8 +56,8 @@ class Replicas:
     machines and is looked up again every two seconds, or ``unix:/path``.
 
     A call that could not be delivered, or got no sound answer, is tried once more on another
-    replica, while its time lasts. If that one gives a sound answer, the first is to blame; if it
-    gives none either, the call is.
+    replica, while its time lasts. Only if that one gives a sound answer, an unsound one is held
+    against the first: else it may be the call that is at fault.
 
     With ``hedge``, a Predict call that takes longer than 99 of 100 is sent to another replica too,
     and the first answer counts. Both together are no more than a tenth of all calls. ``prepare`` is
@@ -219,7 +219,7 @@ class Replicas:
         self._retries = min(RETRY_BURST, self._retries + RETRY_SHARE)
         tried = [] if tried is None else tried
         failure: GatewayError | None = None
-        unsound: list[tuple[Replica, GatewayError]] = []
+        unsound: tuple[Replica, GatewayError] | None = None
         lacking: list[Replica] = []
         while (replica := self._choose(what, tried)) is not None:
             tried.append(replica)
@@ -235,17 +235,16 @@ class Replicas:
             except (BackendUnavailableError, BackendAnswerInvalidError) as error:
                 replica.may_have(what)
                 if isinstance(error, BackendAnswerInvalidError):
-                    unsound.append((replica, error))
+                    unsound = replica, error
                 late = loop.time() >= deadline
                 if failure is not None or self._retries < 1 or late:
-                    self._blame(unsound)
                     raise
                 self._retries -= 1
                 failure = error
                 continue
-            self._blame(unsound)
+            if unsound is not None:
+                self._unsound(*unsound)
             return answer
-        self._blame(unsound)
         now, known = loop.time(), self._replicas.values()
         if known and enough(one in lacking or one.lacks(what, now) for one in known):
             raise ModelNotFoundError(f"TensorFlow Serving has no {what[1]} ready to use")
@@ -298,11 +297,11 @@ class Replicas:
             left = [one for one in able if not one.lacks(what, now)] or (able if not tried else [])
         return min(left, key=lambda replica: (replica.load(now), replica.used), default=None)
 
-    def _blame(self, unsound: list[tuple[Replica, GatewayError]]) -> None:
-        """Hold an unsound answer against the replica that gave it, unless two of them did."""
-        if len(unsound) == 1:
-            replica, error = unsound[0]
-            self._failed(replica, cause(error))
+    def _unsound(self, replica: Replica, error: GatewayError) -> None:
+        """It gave an unsound answer, and another a sound one to the same call."""
+        replica.unsound += 1
+        if replica.unsound >= FAILURES and self._replicas.get(replica.address) is replica:
+            replica.leave_out(cause(error))
 
     def _failed(
         self, replica: Replica, why: str, *, lost: bool = False, silent: bool = False

@@ -198,8 +198,9 @@ async def test_what_is_no_http(listen, caplog, head, reason):
     assert "s3cret" not in str([vars(one) for one in caplog.records])
 
 
-async def test_chunks_that_are_none(listen):
-    """A body that is no HTTP is told so at once, and not when its time is over."""
+async def test_chunks_that_are_none(listen, caplog):
+    """A body that is no HTTP is told so at once, not when its time is over; one line is logged."""
+    caplog.set_level(logging.DEBUG)
     async with connect(await listen(min_body_rate=0, request_timeout=600)) as sender:
         await sender.send(
             b"POST /imageDetection HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -209,6 +210,20 @@ async def test_chunks_that_are_none(listen):
         status, _, body = await sender.answer()
         assert (status, json.loads(body)["code"]) == (400, "invalid_http")
         assert await sender.closed()
+    (record,) = (one for one in caplog.records if one.name in ("gateway", "aiohttp.server"))
+    assert record.levelname == "INFO"
+
+
+async def test_chunks_that_are_none_after_the_answer(listen, caplog):
+    """The connection ends, and is not held open for the rest."""
+    caplog.set_level(logging.DEBUG)
+    async with connect(await listen()) as sender:
+        await sender.send(b"POST /none HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert (await sender.answer())[0] == 404
+        async with asyncio.timeout(5):
+            await sender.send(b"zz\r\n")
+            assert await sender.closed()
+    assert "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize("expected", [b"100-continue", b"nonsense", b"\xff"])
