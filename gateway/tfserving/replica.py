@@ -98,26 +98,27 @@ class Replica:
     def _pace_now(self, now: float) -> float:
         return self._pace * math.exp2((self._paced_at - now) / FORGET_SECONDS)
 
-    def leave_out(self, why: str | None, pause: float = PROBE_SECONDS) -> None:
+    def leave_out(self, why: str | None) -> None:
         """Give it no calls until it answers again and, if it was ``lost``, ``prepare`` is done.
 
-        ``why`` is for the log; None where it is new, and has not failed.
+        ``why`` is for the log; None where it is new and has not failed, and is looked at at once.
         """
         if self._probe is None:
+            pause = 0.0
             if why is not None:
                 log.warning("TensorFlow Serving at %s gets no calls: %s", self.address, why)
-            pause = min(pause * 2**self._relapses, LONGEST_PAUSE)
+                pause = min(PROBE_SECONDS * 2**self._relapses, LONGEST_PAUSE)
             self._relapses = min(self._relapses + 1, 8)
             loop = asyncio.get_running_loop()
-            self._probe = loop.create_task(self._until_it_answers(pause))
+            probe = self._until_it_answers(pause, told=why is not None)
+            self._probe = loop.create_task(probe)
 
     def forget(self) -> None:
         """It will not be used any more; its client is the caller's to close."""
         if self._probe is not None:
             self._probe.cancel()
 
-    async def _until_it_answers(self, pause: float) -> None:
-        told = pause > 0
+    async def _until_it_answers(self, pause: float, *, told: bool) -> None:
         while True:
             await asyncio.sleep(pause)
             pause = PROBE_SECONDS

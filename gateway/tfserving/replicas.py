@@ -218,8 +218,7 @@ class Replicas:
         deadline = loop.time() + timeout
         self._retries = min(RETRY_BURST, self._retries + RETRY_SHARE)
         tried = [] if tried is None else tried
-        failure: GatewayError | None = None
-        unsound: tuple[Replica, GatewayError] | None = None
+        first: tuple[Replica, GatewayError] | None = None
         lacking: list[Replica] = []
         while (replica := self._choose(what, tried)) is not None:
             tried.append(replica)
@@ -234,21 +233,21 @@ class Replicas:
                 raise
             except (BackendUnavailableError, BackendAnswerInvalidError) as error:
                 replica.may_have(what)
-                if isinstance(error, BackendAnswerInvalidError):
-                    unsound = replica, error
                 late = loop.time() >= deadline
-                if failure is not None or self._retries < 1 or late:
+                if first is not None or self._retries < 1 or late:
                     raise
                 self._retries -= 1
-                failure = error
+                first = replica, error
                 continue
-            if unsound is not None:
-                self._unsound(*unsound)
+            if first is not None and isinstance(first[1], BackendAnswerInvalidError):
+                self._unsound(*first)
             return answer
         now, known = loop.time(), self._replicas.values()
         if known and enough(one in lacking or one.lacks(what, now) for one in known):
             raise ModelNotFoundError(f"TensorFlow Serving has no {what[1]} ready to use")
-        raise failure or BackendUnavailableError(
+        if first is not None:
+            raise first[1]
+        raise BackendUnavailableError(
             f"no TensorFlow Serving that may have {what[1]} can be reached"
         )
 
@@ -346,7 +345,7 @@ class Replicas:
                 self._replicas[address] = replica
                 if self._prepare is not None:
                     replica.lost = True
-                    replica.leave_out(None, pause=0.0)
+                    replica.leave_out(None)
         for address in set(self._replicas) - set(wanted):
             self._drop(address, self._grace)
 
