@@ -164,6 +164,6 @@ class _Connection(web.RequestHandler):
         reason = (message or "").partition("\n")[0].removesuffix(":")
         if isinstance(exc, LineTooLong):
             reason = f"a line or a field is longer than {self.max_field_size} bytes"
-        response = refuse(request, 400, "invalid_http", f"the request is no HTTP: {reason}")
+        response = refuse(request, 400, InvalidHttpError.code, f"the request is no HTTP: {reason}")
         response.force_close()
         return response

@@ -25,10 +25,8 @@ def read_size(data: bytes) -> tuple[int, int]:
 def working_bytes(data: bytes) -> int | None:
     """Bytes a pixel that this decoder holds at most; None if it is not for this decoder."""
     try:
-        *_, colour_space, _ = simplejpeg.decode_jpeg_header(data)
+        _read_header(data)
     except ValueError:
-        return None
-    if colour_space in ("CMYK", "YCCK"):
         return None
     return 4 if jpeg_has_one_scan(data) else 10  # which keeps all coefficients until the last scan
 
@@ -40,10 +38,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
         InvalidImageError: it is truncated.
         ValueError: it is not for this decoder, or the decoder had something to complain of.
     """
-    height, width, colour_space, _ = simplejpeg.decode_jpeg_header(data)
-    if colour_space in ("CMYK", "YCCK"):
-        raise ValueError
-    pixels = np.empty((int(height), int(width), 3), np.uint8)
+    pixels = np.empty((*_read_header(data), 3), np.uint8)
     try:
         simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=pixels, strict=True)
     except ValueError as error:
@@ -52,6 +47,14 @@ def decode(data: bytes) -> NDArray[np.uint8]:
             raise InvalidImageError(DAMAGED) from None
         raise
     return pixels
+
+
+def _read_header(data: bytes) -> tuple[int, int]:
+    """Height and width of a file whose pixels are for this decoder; ValueError for any other."""
+    height, width, colour_space, _ = simplejpeg.decode_jpeg_header(data)
+    if colour_space in ("CMYK", "YCCK"):
+        raise ValueError
+    return int(height), int(width)
 
 
 def blank(height: int, width: int) -> bytes:

@@ -160,7 +160,7 @@ class ServingClient:
             answer = await method(message, timeout=max(0.0, timeout))
         except grpc.aio.AioRpcError as error:
             self._note_tls(error)
-            raise self._translated(error, what) from error
+            raise _translate(error, what, self.tls_failure, self._max_message_bytes) from error
         except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:
             raise BackendUnavailableError(CLOSED) from error
         except asyncio.CancelledError as error:
@@ -173,18 +173,6 @@ class ServingClient:
         self.tls_failure = None
         return parse(answer)
 
-    def _translated(self, error: grpc.aio.AioRpcError, what: str) -> GatewayError:
-        details = error.details() or ""
-        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
-            # The words are the same on both sides, and older releases of gRPC do not say on which.
-            limit = f"vs. {self._max_message_bytes})"
-            if "CLIENT:" in details or (limit in details and "SERVER:" not in details):
-                return BackendAnswerInvalidError(
-                    "TensorFlow Serving's answer exceeds max_message_bytes"
-                )
-            return InputRefusedError("TensorFlow Serving takes no message as long as this call")
-        return _translate(error, what, self.tls_failure)
-
     def _note_tls(self, error: grpc.aio.AioRpcError) -> None:
         """Log why there is no connection, once until it is for another reason."""
         failure = None
@@ -195,7 +183,9 @@ class ServingClient:
         self.tls_failure = failure
 
 
-def _translate(error: grpc.aio.AioRpcError, what: str, tls_failure: str | None) -> GatewayError:
+def _translate(
+    error: grpc.aio.AioRpcError, what: str, tls_failure: str | None, max_message_bytes: int
+) -> GatewayError:
     """Keep the meaning of a status (the facts behind this table are in docs/design.md)."""
     code, details = error.code(), error.details() or ""
     unknown_label = code is grpc.StatusCode.INVALID_ARGUMENT and "version label" in details
@@ -204,7 +194,7 @@ def _translate(error: grpc.aio.AioRpcError, what: str, tls_failure: str | None) 
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceededError("TensorFlow Serving did not answer in time")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return _exhausted(details)
+        return _exhausted(details, max_message_bytes)
     if code in _OUTAGES:
         reason = f" with TLS: {tls_failure}" if tls_failure else ""
         return BackendUnavailableError(f"TensorFlow Serving cannot be reached{reason}")
@@ -218,7 +208,15 @@ def _translate(error: grpc.aio.AioRpcError, what: str, tls_failure: str | None) 
     return BackendAnswerInvalidError(f"TensorFlow Serving failed with {code.name}")
 
 
-def _exhausted(details: str) -> GatewayError:
+def _exhausted(details: str, max_message_bytes: int) -> GatewayError:
+    if "larger than max" in details:
+        # The words are the same on both sides, and older releases of gRPC do not say on which.
+        ours = f"vs. {max_message_bytes})" in details and "SERVER:" not in details
+        if ours or "CLIENT:" in details:
+            return BackendAnswerInvalidError(
+                "TensorFlow Serving's answer exceeds max_message_bytes"
+            )
+        return InputRefusedError("TensorFlow Serving takes no message as long as this call")
     if _OUT_OF_MEMORY.search(details):
         return BackendMemoryError("TensorFlow Serving has not enough memory for the call")
     return BackendUnavailableError("TensorFlow Serving has no room for the call now")
