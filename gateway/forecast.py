@@ -43,16 +43,18 @@ def kind_of(lane: Lane) -> Hashable:
     return name, version, math.prod(lane.shape).bit_length()
 
 
-class _Sizes:
-    """Over how many sizes the last pictures of a kind were spread."""
+class _Kind:
+    """The last pictures of a kind: the lane of the last, and over how many sizes they spread."""
 
-    def __init__(self) -> None:
+    def __init__(self, lane: Lane) -> None:
+        self.lane = lane
         self._last: deque[tuple[int, ...]] = deque()
         self._counts: Counter[tuple[int, ...]] = Counter()
         self._squares = 0
 
-    def add(self, shape: tuple[int, ...]) -> None:
-        """There was one more of this shape."""
+    def add(self, lane: Lane) -> None:
+        """There was one more, of ``lane``."""
+        self.lane, shape = lane, lane.shape
         self._last.append(shape)
         self._counts[shape] += 1
         self._squares += 2 * self._counts[shape] - 1
@@ -90,8 +92,7 @@ class Forecast:
         self._dispatch = dispatch
         self._max_batch_size = max_batch_size
         self._upcoming = upcoming
-        self._lanes: OrderedDict[Hashable, Lane] = OrderedDict()
-        self._sizes: dict[Hashable, _Sizes] = {}
+        self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
         self._usual: dict[str, tuple[Hashable, int]] = {}
         self._let_in: dict[str, float] = {}
         self._refused_at = -math.inf
@@ -99,11 +100,13 @@ class Forecast:
     def decoded(self, lane: Lane, place: Place) -> None:
         """A picture is decoded, and waits for a call of ``lane``."""
         kind, name = kind_of(lane), lane.model.call.model_name
-        self._lanes[kind] = lane
-        self._lanes.move_to_end(kind)
-        if len(self._lanes) > KINDS:
-            del self._sizes[self._lanes.popitem(last=False)[0]]
-        self._sizes.setdefault(kind, _Sizes()).add(lane.shape)
+        known = self._kinds.get(kind)
+        if known is None:
+            known = self._kinds[kind] = _Kind(lane)
+        known.add(lane)
+        self._kinds.move_to_end(kind)
+        if len(self._kinds) > KINDS:
+            self._kinds.popitem(last=False)
         usual, votes = self._usual.get(name, (kind, 0))
         if kind == usual:
             self._usual[name] = kind, min(votes + 1, VOTES)
@@ -118,7 +121,8 @@ class Forecast:
     def usual(self, model_name: str) -> Lane | None:
         """The lane of the model's pictures as they usually are; None before the first."""
         kind, _ = self._usual.get(model_name, (None, 0))
-        return self._lanes.get(kind)
+        known = self._kinds.get(kind)
+        return None if known is None else known.lane
 
     def expected(self, model_name: str, now: float) -> float:
         """When a picture that comes now would be answered; -inf if nothing is known yet."""
@@ -130,18 +134,19 @@ class Forecast:
         for what, items in self._admission.waiting_for.items():
             kind, _ = self._usual.get(what, (what, 0)) if isinstance(what, str) else (what, 0)
             waiting[kind] += items
-        own = self._ahead(lane, waiting.pop(kind_of(lane), 0))
+        own_kind = kind_of(lane)
+        own = self._ahead(self._kinds[own_kind], waiting.pop(own_kind, 0))
         others = [
             self._ahead(other, items)
             for kind, items in waiting.items()
-            if (other := self._lanes.get(kind)) is not None
+            if (other := self._kinds.get(kind)) is not None
         ]
         ready = now + (upcoming.items + upcoming.company()) * upcoming.interval
         return self._dispatch.expected(own, others, ready, now)
 
-    def _ahead(self, lane: Lane, items: int) -> Ahead:
-        keys = min(self._sizes[kind_of(lane)].effective, max(1, items))
-        return Ahead(lane, items, self._max_batch_size(lane), keys)
+    def _ahead(self, known: _Kind, items: int) -> Ahead:
+        keys = min(known.effective, max(1, items))
+        return Ahead(known.lane, items, self._max_batch_size(known.lane), keys)
 
     def learnt(self, model_name: str, now: float) -> Learnt | None:
         """What is known of a model's calls, those for its usual pictures; None if nothing."""

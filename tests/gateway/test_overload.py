@@ -61,7 +61,7 @@ async def test_pictures_that_share_no_call(start, serving, photo, ask, learnt, s
     await learnt(gateway, 1.0, image=photo(size=(30, 24)))
     detector, forecast = gateway.app[DETECTOR], gateway.app[DETECTOR].forecast
     detector._dispatch.cost(forecast.usual("colors")).noise = 0.01
-    seen = forecast._sizes[kind_of(forecast.usual("colors"))]._last
+    seen = forecast._kinds[kind_of(forecast.usual("colors"))]._last
     serving.gate = asyncio.Event()
     inside = []
     for n in range(20):
