@@ -8,18 +8,24 @@ So a call that finds the device ready ``e`` seconds after it left (0: at once) t
 
 seconds in all, and that is what is fitted to the last calls: for a given number of slots and a
 given overlap by weighted least squares, and of several slots and overlaps the likeliest is taken.
-Errors are taken relative to a call's time, since long calls vary more.
+Errors are taken relative to the time that the device was expected to need, since long calls vary
+more; relative to what was seen, those that happened to be short would count for more.
 """
 
 import math
+from bisect import bisect_left
 from collections import deque
+from collections.abc import Iterable
+from itertools import accumulate
 from typing import NamedTuple
 
 __all__ = ["CallCost", "Sample"]
 
 WINDOW = 96  # calls that are looked at
 HALF_LIFE = 48  # calls after which one counts half
-REFIT_SECONDS = 0.25
+NOISY = 0.1  # noise above which both grow with its square, as what is needed for a mean does
+LONGEST = 8.0  # times as many, at most
+REFIT_SECONDS = 0.25  # as many times as long where more calls are looked at
 FIRST_FITS = 8  # so many follow each call at once
 CANDIDATES = 16  # overlaps that are tried, of up to the shortest call
 REFINEMENTS = 4  # halvings around the best of them
@@ -30,10 +36,13 @@ EXACT = 0.01  # a relative error that needs no explanation
 DEVIATION_OVER_MEDIAN = 1.4826  # of a normal distribution's absolute values
 NEGLIGIBLE = 1e-5  # a difference between mean square relative errors
 LITTLE_SPREAD = 1e-3  # of sizes, relative
-ODD = 0.25  # relative error of an outlier, at least
-ODD_IN_NOISE = 5.0  # and in standard deviations
 SHORTEST = 1e-6  # seconds of a call, against division by zero
-CHANGED = 3  # so many outliers to one side, one after another, are no outliers
+USUAL = 0.05  # relative error of a call that is no news, however exact the others are
+# In such errors, or deviations of the device's time where these are more:
+ODD = 5.0  # an outlier, which is not learnt from
+COUNTS = 4.0  # the most that one call counts for
+SLACK = 1.0  # what is taken off for each call
+CHANGED = 8.0  # a sum beyond which the calls that made it are the new truth
 
 
 class Sample(NamedTuple):
@@ -61,8 +70,72 @@ class _Fit(NamedTuple):
     b: float
 
 
-_Row = tuple[int, float, float, float]
-"""Size, seconds, seconds until a slot was free, weight."""
+class _Row(NamedTuple):
+    ready: float
+    """Seconds until a slot was free."""
+    size: int
+    seconds: float
+    weight: float
+
+
+class _Sums:
+    """Weighted sums over calls, for any overlap without another pass over them."""
+
+    def __init__(self, rows: Iterable[_Row]) -> None:
+        self.rows = sorted(rows)
+        self._ready = [row.ready for row in self.rows]
+        # Of calls whose slot was free within the overlap the whole time is summed up, of the others
+        # (y) what is left of it from then on.
+        self._within = [
+            _running(v * n**i * t**j for _, n, t, v in self.rows)
+            for i, j in ((0, 0), (1, 0), (0, 1), (1, 1), (0, 2))
+        ]
+        self._beyond = [
+            _running(v * n**i * (t - ready) ** j for ready, n, t, v in self.rows)
+            for i, j in ((0, 1), (1, 1), (0, 2))
+        ]
+        self.w, self.wn = self._within[0][-1], self._within[1][-1]
+        self.wnn = sum(v * n * n for _, n, _, v in self.rows)
+
+    def device(self, overlap: float) -> tuple[float, float, float]:
+        """Sums of y, n y and y y: y is what the device took of a call, if that is the overlap."""
+        place = bisect_left(self._ready, overlap)
+        w, wn, wt, wnt, wtt = (sums[place] for sums in self._within)
+        wy, wny, wyy = (sums[-1] - sums[place] for sums in self._beyond)
+        return (
+            wy + wt - overlap * w,
+            wny + wnt - overlap * wn,
+            wyy + wtt - 2 * overlap * wt + overlap * overlap * w,
+        )
+
+
+def _running(values: Iterable[float]) -> list[float]:
+    return list(accumulate(values, initial=0.0))
+
+
+class _Run:
+    """Page's test (1954) for a change of the mean, to one side.
+
+    Errors add up beyond what each may have; the calls since the sum was last zero are what the
+    change would have to be learnt from.
+    """
+
+    def __init__(self, sign: float) -> None:
+        self._sign = sign
+        self._sum = 0.0
+        self.samples: deque[Sample] = deque(maxlen=WINDOW)
+
+    def changed(self, sample: Sample, error: float) -> bool:
+        self._sum += min(self._sign * error, COUNTS) - SLACK
+        if self._sum <= 0:
+            self.clear()
+        else:
+            self.samples.append(sample)
+        return self._sum > CHANGED
+
+    def clear(self) -> None:
+        self._sum = 0.0
+        self.samples.clear()
 
 
 class CallCost:
@@ -73,12 +146,11 @@ class CallCost:
         self.slots = 1
         self.noise = 0.3
         """Standard deviation of the device's time for a call, relative to it."""
-        self._error = 0.3  # the same of a call's whole time, which is what is seen
         self.fits = 0
         self.deepest = 0
         """Most calls that one of those looked at found in flight when it left."""
-        self._samples: deque[Sample] = deque(maxlen=WINDOW)
-        self._odd: list[tuple[Sample, bool]] = []
+        self._samples: deque[Sample] = deque(maxlen=int(WINDOW * LONGEST))
+        self._runs = (_Run(1.0), _Run(-1.0))
         self._fitted_at = -math.inf
 
     @property
@@ -93,52 +165,49 @@ class CallCost:
     def learn(self, sample: Sample, now: float) -> None:
         """Take in a call that succeeded. Outliers are passed over until they are the rule."""
         sample = sample._replace(seconds=max(sample.seconds, SHORTEST))
-        if len(self._samples) > 5 and self._is_odd(sample):
-            if len(self._odd) < CHANGED:
+        error = self._error(sample) if len(self._samples) > 5 else 0.0
+        for run in self._runs:
+            if run.changed(sample, error):
+                self._samples = deque(run.samples, self._samples.maxlen)
+                for each in self._runs:
+                    each.clear()
+                self._fit(now)
                 return
-            self._samples.clear()
-            self._samples.extend(odd for odd, _ in self._odd)
-            self._odd.clear()
-            self._error = 0.1
-            self._fit(now)
+        if abs(error) > ODD:
             return
-        self._odd.clear()
         self._samples.append(sample)
-        if self.fits < FIRST_FITS or now - self._fitted_at >= REFIT_SECONDS:
+        pause = REFIT_SECONDS * max(1.0, len(self._samples) / WINDOW)
+        if self.fits < FIRST_FITS or now - self._fitted_at >= pause:
             self._fit(now)
 
-    def _is_odd(self, sample: Sample) -> bool:
-        expected = max(self.overlap, sample.ready(self.slots)) + self.service(sample.size)
-        error = (sample.seconds - expected) / expected
-        if abs(error) <= max(ODD, ODD_IN_NOISE * self._error):
-            return False
-        longer = error > 0
-        self._odd = [odd for odd in self._odd if odd[1] is longer]
-        self._odd.append((sample, longer))
-        return True
+    def _error(self, sample: Sample) -> float:
+        """Of what was expected, in the deviations that are usual."""
+        service = self.service(sample.size)
+        expected = max(self.overlap, sample.ready(self.slots)) + service
+        return (sample.seconds - expected) / max(USUAL * expected, self.noise * service)
 
     def _fit(self, now: float) -> None:
         self._fitted_at = now
         self.fits += 1
+        longer = min(LONGEST, max(1.0, (self.noise / NOISY) ** 2))
+        while len(self._samples) > WINDOW * longer:
+            self._samples.popleft()
         count = len(self._samples)
-        weights = [0.5 ** (age / HALF_LIFE) for age in range(count - 1, -1, -1)]
+        weights = [0.5 ** (age / HALF_LIFE / longer) for age in range(count - 1, -1, -1)]
         weight = sum(weights)
         self.deepest = max(sample.ahead for sample in self._samples)
-        longest = min(sample.seconds for sample in self._samples)
-        steps = [longest * step / CANDIDATES for step in range(CANDIDATES)]
-        rows, coarse = {}, {}
+        shortest = min(sample.seconds for sample in self._samples)
+        steps = [shortest * step / CANDIDATES for step in range(CANDIDATES)]
+        sums, coarse = {}, {}
         for slots in range(max(1, self.slots - 1), self.slots + 2):
-            rows[slots] = [
-                (sample.size, sample.seconds, sample.ready(slots), weight)
-                for sample, weight in zip(self._samples, weights, strict=True)
-            ]
-            coarse[slots] = [self._solve(rows[slots], overlap) for overlap in steps]
+            sums[slots] = self._sums(slots, weights)
+            coarse[slots] = [self._solve(sums[slots], weight, overlap) for overlap in steps]
         slots = self.slots
         for other, others in coarse.items():
             ratio = (_least(coarse[slots]) + EXACT**2) / (_least(others) + EXACT**2)
             if weight * math.log(ratio) > EVIDENCE:
                 slots = other
-        fits = self._refine(rows[slots], coarse[slots], longest / CANDIDATES)
+        fits = self._refine(sums[slots], weight, coarse[slots], shortest / CANDIDATES)
         least = _least(fits)
         good = [fit for fit in fits if fit.error <= least * (1 + DOUBT / weight) + NEGLIGIBLE]
         if slots != self.slots or self.fits <= FIRST_FITS:
@@ -146,44 +215,44 @@ class CallCost:
             best = max(good, key=lambda fit: fit.overlap)
         else:
             best = min(good, key=lambda fit: abs(fit.overlap - self.overlap))
-        self.slots, self._error = slots, max(EXACT, math.sqrt(least))
-        self.overlap, self.a, self.b = best.overlap, best.a, best.b
-        self.noise = self._deviation(rows[slots])
+        self.slots, self.overlap, self.a, self.b = slots, best.overlap, best.a, best.b
+        self.noise = self._deviation(sums[slots])
 
-    def _refine(self, rows: list[_Row], fits: list[_Fit], step: float) -> list[_Fit]:
+    def _sums(self, slots: int, weights: list[float]) -> _Sums:
+        rows = []
+        for sample, weight in zip(self._samples, weights, strict=True):
+            expected = self.service(sample.size) if self.known else sample.seconds
+            ready = sample.ready(slots)
+            rows.append(_Row(ready, sample.size, sample.seconds, weight / expected**2))
+        return _Sums(rows)
+
+    def _refine(self, sums: _Sums, weight: float, fits: list[_Fit], step: float) -> list[_Fit]:
         """The same fits, one at the overlap as it was, and more of them around the best."""
-        fits = [*fits, self._solve(rows, self.overlap)]
+        fits = [*fits, self._solve(sums, weight, self.overlap)]
         for _ in range(REFINEMENTS):
             step /= 2
             best = min(fits, key=lambda fit: fit.error).overlap
-            fits += [self._solve(rows, near) for near in (best - step, best + step) if near >= 0]
+            fits += [
+                self._solve(sums, weight, near) for near in (best - step, best + step) if near >= 0
+            ]
         return fits
 
-    def _deviation(self, rows: list[_Row]) -> float:
+    def _deviation(self, sums: _Sums) -> float:
         """Of the device's time: the rest of a call, however long, adds nothing to it.
 
         By the median, which a few calls that are not understood do not move.
         """
         missed = []
-        for size, seconds, ready, _ in rows:
+        for ready, size, seconds, _ in sums.rows:
             service = self.service(size)
             missed.append(abs(seconds - max(ready, self.overlap) - service) / service)
         missed.sort()
         return min(1.0, max(EXACT, DEVIATION_OVER_MEDIAN * missed[len(missed) // 2]))
 
-    def _solve(self, rows: list[_Row], overlap: float) -> _Fit:
+    def _solve(self, sums: _Sums, weight: float, overlap: float) -> _Fit:
         """The best a and b for this overlap, none of them negative."""
-        w = wn = wnn = wy = wny = wyy = total = 0.0
-        for size, seconds, ready, weight in rows:
-            y = seconds - max(ready, overlap)
-            v = weight / (seconds * seconds)
-            total += weight
-            w += v
-            wn += v * size
-            wnn += v * size * size
-            wy += v * y
-            wny += v * size * y
-            wyy += v * y * y
+        w, wn, wnn = sums.w, sums.wn, sums.wnn
+        wy, wny, wyy = sums.device(overlap)
         spread = w * wnn - wn * wn
         mean = max(wy / w, 0.0)
         scale = mean / before if (before := self.a + self.b * wn / w) > 0 else 0.0
@@ -197,7 +266,7 @@ class CallCost:
         if a < 0:
             a, b = 0.0, max(wny / wnn, 0.0)
         error = wyy - 2 * a * wy - 2 * b * wny + a * a * w + 2 * a * b * wn + b * b * wnn
-        return _Fit(max(error, 0.0) / total, overlap, a, b)
+        return _Fit(max(error, 0.0) / weight, overlap, a, b)
 
 
 def _least(fits: list[_Fit]) -> float:
