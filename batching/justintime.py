@@ -20,6 +20,11 @@ LATE = 0.04  # of a call's time: does less lead do?
 ROOM_TO_BE_LATE = 0.75  # of a batch; a fuller one is never late
 TRIAL_SECONDS = 0.8  # from one such trial to the next
 SHOWS = 0.1  # noise by which costs show by themselves: with three times as much trials are rare
+# By how likely the device is idle when a batch arrives, it leaves (:func:`_idle_enough`).
+BALANCE = 0.83
+SURE = 0.95
+KEEP = 0.85  # of what was seen of a key's rate, at each call
+PRIOR = 0.5  # of a call: how much a guess of that rate counts beside what was seen
 CALL_SECONDS = 1.5e-3  # CPU that a call costs this machine, whatever it carries (bench/README.md)
 
 
@@ -61,6 +66,26 @@ class _Call:
     waits: list[float] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Flow:
+    """What comes for one key."""
+
+    turn: float = 0.0
+    items: float = 0.0
+    """That joined another which waited already, of late."""
+    seconds: float = 0.0
+    """For which those others waited."""
+
+    def gathered(self, items: int, seconds: float) -> None:
+        """A batch leaves, of which the first item has waited for so long."""
+        self.items = KEEP * self.items + items - 1
+        self.seconds = KEEP * self.seconds + seconds
+
+    def rate(self, items: int, seconds: float) -> float:
+        """Items a second; with nothing seen yet, as many as are given."""
+        return (self.items + PRIOR * items) / (self.seconds + PRIOR * seconds)
+
+
 class JustInTime:
     """Learns what calls cost and sends each batch to arrive when the device can take it.
 
@@ -94,8 +119,9 @@ class JustInTime:
         self._upcoming = upcoming
         self._costs: OrderedDict[Hashable, CallCost] = OrderedDict()
         self._calls: list[_Call] = []
-        self._turns: dict[Hashable, float] = {}
+        self._flows: OrderedDict[Hashable, _Flow] = OrderedDict()
         self._turn = 0.0
+        self._gathered = (1, 0.0)
         self._early_from = self._late_from = 0.0
         self._trial: str | None = None
 
@@ -112,7 +138,7 @@ class JustInTime:
 
     def next(self, lanes: Sequence[L], now: float) -> tuple[L, float]:
         """See :meth:`Dispatch.next`."""
-        upcoming, turns = self._upcoming(), self._turns
+        upcoming = self._upcoming()
         company = upcoming.company()
         if company > 1:
             patience = company * upcoming.interval
@@ -125,7 +151,8 @@ class JustInTime:
                 lane = min(lanes, key=lambda lane: lane.oldest)
                 return lane, lane.oldest + patience
             lanes = ready
-        lane = min(lanes, key=lambda lane: (turns.get(lane.key, self._turn), lane.oldest))
+        lane = min(lanes, key=lambda lane: (self._turn_of(lane.key), lane.oldest))
+        self._gathered = lane.depth, now - lane.oldest
         return lane, self._leave_at(lane, now)
 
     def sent(self, lane: Lane, size: int, now: float) -> _Call:
@@ -138,10 +165,13 @@ class JustInTime:
             self._late_from = now + pause
         self._trial = None
         self._calls.append(call)
-        self._turn = max(self._turn, self._turns.get(lane.key, 0.0))
-        self._turns[lane.key] = self._turn + call.cost.service(size)
-        if len(self._turns) > KINDS:  # whoever is not ahead of its turn needs no entry
-            self._turns = {key: at for key, at in self._turns.items() if at > self._turn}
+        flow = self._flows.setdefault(lane.key, _Flow())
+        self._flows.move_to_end(lane.key)
+        flow.gathered(*self._gathered)
+        self._turn = max(self._turn, flow.turn)
+        flow.turn = self._turn + call.cost.service(size)
+        if len(self._flows) > KINDS:
+            self._flows.popitem(last=False)
         return call
 
     def ended(self, call: _Call, now: float, *, failed: bool) -> None:
@@ -185,6 +215,10 @@ class JustInTime:
         calls = ahead.keys * math.ceil(each / ahead.max_batch_size)
         return calls * cost.service(min(each, ahead.max_batch_size)) if cost.known else 0.0
 
+    def _turn_of(self, key: Hashable) -> float:
+        flow = self._flows.get(key)
+        return self._turn if flow is None else flow.turn
+
     def _leave_at(self, lane: Lane, now: float) -> float:
         self._trial = None
         running = len(self._calls)
@@ -204,7 +238,8 @@ class JustInTime:
         if free <= now - 4 * deviation:
             return now
         lead = cost.overlap + service * self._extra(lane, size, cost.noise, now)
-        return _worth_leaving(free, deviation, lead, _idle_enough(cost.a / service), now)
+        rate = self._flows.get(lane.key, _Flow()).rate(size, service)
+        return _worth_leaving(free, deviation, lead, _idle_enough(rate * cost.a, lane.depth), now)
 
     def _extra(self, lane: Lane, size: int, noise: float, now: float) -> float:
         """By what part of a call's time the lead is longer than the overlap."""
@@ -237,17 +272,20 @@ class JustInTime:
         return sorted(ends)[-slots], math.sqrt(variance / slots)
 
 
-def _idle_enough(fixed: float) -> float:
+def _idle_enough(fixed: float, waiting: int) -> float:
     """The probability that the device will be idle on arrival, from which a batch leaves.
 
-    ``fixed`` is the part of a call's time that its size does not change, a / (a + b n). A second
-    too early costs each item about a second: its batch was closed that much sooner. A second too
-    late makes calls rarer: at r items a second they follow each other every
-    C = (a + late) / (1 - r b) seconds, half of which an item waits, to then take a + b r C; so it
-    costs (1/2 + r b) / (1 - r b). Where n items come in the time of a call, 1 - r b is ``fixed``,
-    and the two are in balance (the newsvendor's ratio; Arrow, Harris and Marschak, 1951) at this.
+    A second too early keeps the items that come in it for the next call; a second too late is one
+    for each that waits, and makes calls rarer. At r items a second these follow each other every
+    C = (a + late) / (1 - r b) seconds, half of which an item waits, to then take a + b r C; so a
+    second too late costs each (1/2 + r b) / (1 - r b), one too early about one. Where r C of them
+    wait, the two are in balance (the newsvendor's ratio; Arrow, Harris and Marschak, 1951) at
+    r a / 1.5 over their number. ``fixed`` is r a, the items that come in the fixed time of a call.
+
+    The best there can be without seeing the future, which ``bench.optimum`` computes, follows the
+    same law for other numbers that wait, with 0.83 instead of 1 / 1.5.
     """
-    return fixed / 1.5
+    return min(SURE, BALANCE * fixed / waiting)
 
 
 def _worth_leaving(

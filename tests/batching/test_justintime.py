@@ -261,8 +261,54 @@ def test_the_less_batching_saves_the_earlier_a_batch_leaves():
         dispatch.sent(lane, 10, 0.0)
         dispatch._early_from = dispatch._late_from = 99.0
         leaves.append(dispatch.next([lane], 0.1)[1])
-    assert 1.1 > leaves[0] > 1.0 > leaves[1] > 0.8
+    assert 1.3 > leaves[0] > 1.0 > leaves[1] > 0.8
     assert leaves[2] == 0.1
+
+
+def leaves_at(depth, gathered=10, within=1.0):
+    """When a batch of ``depth`` leaves behind one that is running, on a noisy device, if batches
+    of ``gathered`` items took ``within`` seconds to come together before."""
+    dispatch, lane = knowing(), Waiting()
+    dispatch.cost("k").noise = 0.2
+    for call in range(20):
+        lane.depth, lane.oldest = gathered, call - within
+        dispatch.next([lane], call)
+        sent = dispatch.sent(lane, gathered, call)
+        dispatch.ended(sent, call + 1.5, failed=True)
+    lane.depth, lane.oldest = gathered, 20 - within
+    dispatch.next([lane], 20.0)
+    dispatch.sent(lane, gathered, 20.0)
+    lane.depth, lane.oldest = depth, 20.1
+    dispatch._early_from = dispatch._late_from = 99.0
+    return dispatch.next([lane], 20.2)[1]
+
+
+def test_the_more_items_wait_the_earlier_they_leave():
+    """Each of them would lose by an idle device, and only those to come by leaving early."""
+    times = [leaves_at(depth) for depth in (5, 10, 20, 31)]
+    assert times == sorted(times, reverse=True)
+    assert len(set(times)) == 4
+
+
+def test_the_faster_items_come_the_later_a_batch_leaves():
+    """More of them would miss it; how fast they come is seen in how they came before."""
+    times = [leaves_at(10, within=within) for within in (1.0, 2.0, 4.0)]
+    assert times == sorted(times, reverse=True)
+    assert len(set(times)) == 3
+
+
+def test_many_keys_cost_no_memory(virtual):
+    """What is known of a key is forgotten in the end; its lane still gets its turn."""
+
+    async def main():
+        dispatch = JustInTime()
+        batcher = Batcher(Device(0.001, 0.0).process, dispatch=dispatch)
+        for n in range(1100):
+            await batcher.submit(n, n)
+        assert len(dispatch._flows) == len(dispatch._costs) == 1024
+        await batcher.aclose()
+
+    virtual(main())
 
 
 def test_where_guessing_is_vain_it_waits_for_the_end():
