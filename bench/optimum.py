@@ -1,0 +1,193 @@
+"""The best that a dispatch can do which knows everything but the future, by dynamic programming.
+
+A device runs one call at a time, whose time varies (log-normal, known deviation); items come at
+random (Poisson, known rate). What is known at any moment is how many items the call that runs has,
+for how long it has run, and how many wait. Whether to send the next batch then is a semi-Markov
+decision process (Howard, *Dynamic Probabilistic Systems*, 1971), solved here by value iteration in
+small steps of time: the cost is the number of items in the house, so that by Little's law its mean
+over the rate is the mean latency, and no policy has a lower one.
+
+Two calls in flight are enough, and are all that is modelled, while a call takes longer than what
+overlaps: :func:`applies`. A batch that finds nothing in flight leaves at once.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from batching.dispatch import L, Lane
+
+__all__ = ["Optimum", "Setting", "applies", "leave_times"]
+
+Array = npt.NDArray[np.float64]
+
+STEPS = 20  # of time in the shortest call
+LONGEST = 3.3  # deviations after which every call has ended
+QUEUE = 160  # items; more count as so many
+SWEEPS = 200
+PRECISION = 1e-4  # of the mean latency, at which value iteration ends
+STRIDE = 0.7  # of the way to the gain that a sweep shows
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known; times in seconds, ``rate`` in items a second."""
+
+    a: float
+    b: float
+    overlap: float
+    sigma: float
+    rate: float
+    max_batch_size: int
+
+    @property
+    def cycle(self) -> float:
+        """Seconds of a call when each carries what came during the one before."""
+        full = self.a + self.b * self.max_batch_size
+        return min(full, self.a / max(1 - self.rate * self.b, self.a / full))
+
+
+def applies(setting: Setting) -> bool:
+    """Whether two calls in flight are enough to keep the device busy."""
+    return setting.cycle >= setting.overlap
+
+
+class _Model:
+    """The probabilities that the sweeps need, in steps of ``step`` seconds."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.way = max(1, math.ceil(setting.overlap / ((setting.a + setting.b) / STEPS)))
+        self.step = setting.overlap / self.way
+        self.sizes = np.arange(1, setting.max_batch_size + 1)
+        times = setting.a + setting.b * self.sizes
+        self.steps = int(times[-1] * math.exp(setting.sigma * LONGEST) / self.step) + 1
+        ends = np.array([[self._ended(t * self.step, s) for t in range(self.steps)] for s in times])
+        ends = np.hstack([ends, np.ones((len(times), 1))])
+        within, left = np.diff(ends, axis=1), 1 - ends[:, :-1]
+        self.hazard = np.where(left > 1e-9, within / np.maximum(left, 1e-9), 1.0).clip(0, 1)
+        self.rest = np.zeros((len(times), self.steps, self.steps))
+        """Size, steps it has run, steps until it ends: probability."""
+        for t in range(self.steps):
+            self.rest[:, t, : self.steps - t] = within[:, t:]
+            self.rest[left[:, t] <= 1e-9, t, 0] = 1.0
+        self.rest /= self.rest.sum(axis=2, keepdims=True)
+        self.queue = np.arange(QUEUE + 1)
+        self.batch = np.minimum(self.queue, setting.max_batch_size)
+        self.after = (np.arange(self.steps) + 0.5) * self.step
+        self.arrivals = self._arrivals(self.step)
+        self.later = np.stack([self._arrivals(t)[self.queue - self.batch] for t in self.after])
+
+    def _ended(self, t: float, service: float) -> float:
+        """The probability that a call that takes ``service`` on average has ended by then."""
+        if t <= 0:
+            return 0.0
+        sigma = self.setting.sigma
+        return 0.5 * math.erfc(-(math.log(t / service) / sigma + sigma / 2) / math.sqrt(2))
+
+    def _arrivals(self, seconds: float) -> Array:
+        """From how many items that wait to how many, after ``seconds``: probability."""
+        mean, rows = self.setting.rate * seconds, np.zeros((QUEUE + 1, QUEUE + 1))
+        each = [math.exp(-mean + k * math.log(mean) - math.lgamma(k + 1)) for k in range(QUEUE + 1)]
+        for q in range(QUEUE + 1):
+            rows[q, q:] = each[: QUEUE + 1 - q]
+            rows[q, QUEUE] += max(0.0, 1 - rows[q].sum())
+        return rows
+
+
+def leave_times(setting: Setting) -> tuple[Array, float]:
+    """When the next batch is best sent, and the mean latency that this gives, both in seconds.
+
+    The times have a row for each size of the call that runs (from 1) and a column for the number
+    that waits, in seconds since the device began that call; inf: not before it has ended.
+    """
+    model = _Model(setting)
+    # values[i]: a call of n has i steps to go before it starts; q wait. Relative to the first.
+    values = np.zeros((model.way + 1, setting.max_batch_size + 1, QUEUE + 1))
+    gain = setting.rate * (1.5 * setting.cycle + setting.overlap)  # items in the house
+    for _ in range(SWEEPS):
+        values, leave = _sweep(model, values, gain)
+        missed = values[0, 1, 0]
+        values -= missed
+        gain += STRIDE * missed / setting.cycle
+        if abs(missed) < PRECISION * gain * setting.cycle:
+            break
+    return leave, gain / setting.rate
+
+
+def _sweep(model: _Model, values: Array, gain: float) -> tuple[Array, Array]:
+    """One step of value iteration: the same one call later, and when the next batch leaves."""
+    rate, step, sizes = model.setting.rate, model.step, model.sizes[:, None]
+    sent = _sent(model, values, gain)
+    ended = values[model.way, model.batch, model.queue - model.batch]
+    ended[0] = ended[1] - gain / rate  # an item has to come first
+    ended_soon = model.arrivals @ ended
+    in_house = (sizes + model.queue - gain) * step + rate * step**2 / 2
+    value = np.broadcast_to(ended, (len(sizes), QUEUE + 1))
+    leave = np.full((len(sizes), QUEUE + 1), math.inf)
+    for t in reversed(range(model.steps)):
+        hazard = model.hazard[:, t, None]
+        wait = in_house + (1 - hazard) * (value @ model.arrivals.T) + hazard * ended_soon
+        better = sent[:, t] < wait
+        value = np.where(better, sent[:, t], wait)
+        leave[better] = t * step
+    new = np.zeros_like(values)
+    new[0, 1:] = value
+    for way in range(1, model.way + 1):
+        new[way, 1:] = in_house + new[way - 1, 1:] @ model.arrivals.T
+    return new, leave
+
+
+def _sent(model: _Model, values: Array, gain: float) -> Array:
+    """What it costs to send all that wait now: by the size that runs, for how long, and how many.
+
+    Nothing is decided until the call that runs has ended.
+    """
+    rate = model.setting.rate
+    then = np.empty((model.steps, QUEUE + 1))
+    for t, later in enumerate(model.later):
+        start = values[max(0, model.way - t - 1), model.batch]
+        then[t] = (later * start).sum(axis=1)
+    until = model.after[:, None]
+    then += (model.queue - gain) * until + rate * until**2 / 2
+    sent = np.stack(
+        [model.rest[n - 1] @ (then + n * until) for n in model.sizes],
+    )
+    sent[:, :, 0] = math.inf  # there is nothing to send
+    return sent
+
+
+class Optimum:
+    """A dispatch by :func:`leave_times`."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._overlap = setting.overlap
+        self._most = 2 * setting.max_batch_size  # more make no difference
+        self._leave, self.mean = leave_times(setting)
+        self._calls: list[tuple[int, float]] = []
+        self._ended = -math.inf
+
+    def next(self, lanes: Sequence[L], now: float) -> tuple[L, float]:
+        """See :meth:`Dispatch.next`."""
+        lane = lanes[0]
+        if not self._calls:
+            return lane, now
+        if len(self._calls) > 1:
+            return lane, math.inf
+        size, arrives = self._calls[0]
+        after = float(self._leave[size - 1, min(lane.depth, self._most)])
+        return lane, max(arrives, self._ended) + after
+
+    def sent(self, lane: Lane, size: int, now: float) -> tuple[int, float]:
+        """See :meth:`Dispatch.sent`."""
+        self._calls.append((size, now + self._overlap))
+        return self._calls[-1]
+
+    def ended(self, call: Any, now: float, *, failed: bool) -> None:
+        """See :meth:`Dispatch.ended`."""
+        self._calls.remove(call)
+        self._ended = now
