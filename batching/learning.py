@@ -15,8 +15,9 @@ more; relative to what was seen, those that happened to be short would count for
 import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable
-from itertools import accumulate
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, islice
+from operator import mul, sub
 from typing import NamedTuple
 
 __all__ = ["CallCost", "Sample"]
@@ -70,32 +71,30 @@ class _Fit(NamedTuple):
     b: float
 
 
-class _Row(NamedTuple):
-    ready: float
-    """Seconds until a slot was free."""
-    size: int
-    seconds: float
-    weight: float
+_Row = tuple[float, int, float, float]
+"""Seconds until a slot was free, size, seconds in all, weight."""
 
 
 class _Sums:
     """Weighted sums over calls, for any overlap without another pass over them."""
 
-    def __init__(self, rows: Iterable[_Row]) -> None:
-        self.rows = sorted(rows)
-        self._ready = [row.ready for row in self.rows]
+    def __init__(self, rows: list[_Row]) -> None:
+        rows.sort()
+        ready, sizes, seconds, weights = zip(*rows, strict=True)
+        beyond = list(map(sub, seconds, ready))
+        wn, wt, wy = (_products(weights, by) for by in (sizes, seconds, beyond))
+        self.rows, self._ready = rows, ready
         # Of calls whose slot was free within the overlap the whole time is summed up, of the others
         # (y) what is left of it from then on.
         self._within = [
-            _running(v * n**i * t**j for _, n, t, v in self.rows)
-            for i, j in ((0, 0), (1, 0), (0, 1), (1, 1), (0, 2))
+            _running(each)
+            for each in (weights, wn, wt, _products(wn, seconds), _products(wt, seconds))
         ]
         self._beyond = [
-            _running(v * n**i * (t - ready) ** j for ready, n, t, v in self.rows)
-            for i, j in ((0, 1), (1, 1), (0, 2))
+            _running(each) for each in (wy, _products(wy, sizes), _products(wy, beyond))
         ]
         self.w, self.wn = self._within[0][-1], self._within[1][-1]
-        self.wnn = sum(v * n * n for _, n, _, v in self.rows)
+        self.wnn = sum(_products(wn, sizes))
 
     def device(self, overlap: float) -> tuple[float, float, float]:
         """Sums of y, n y and y y: y is what the device took of a call, if that is the overlap."""
@@ -107,6 +106,10 @@ class _Sums:
             wny + wnt - overlap * wn,
             wyy + wtt - 2 * overlap * wt + overlap * overlap * w,
         )
+
+
+def _products(some: Sequence[float], others: Sequence[float]) -> list[float]:
+    return list(map(mul, some, others))
 
 
 def _running(values: Iterable[float]) -> list[float]:
@@ -196,18 +199,9 @@ class CallCost:
         weights = [0.5 ** (age / HALF_LIFE / longer) for age in range(count - 1, -1, -1)]
         weight = sum(weights)
         self.deepest = max(sample.ahead for sample in self._samples)
-        shortest = min(sample.seconds for sample in self._samples)
-        steps = [shortest * step / CANDIDATES for step in range(CANDIDATES)]
-        sums, coarse = {}, {}
-        for slots in range(max(1, self.slots - 1), self.slots + 2):
-            sums[slots] = self._sums(slots, weights)
-            coarse[slots] = [self._solve(sums[slots], weight, overlap) for overlap in steps]
-        slots = self.slots
-        for other, others in coarse.items():
-            ratio = (_least(coarse[slots]) + EXACT**2) / (_least(others) + EXACT**2)
-            if weight * math.log(ratio) > EVIDENCE:
-                slots = other
-        fits = self._refine(sums[slots], weight, coarse[slots], shortest / CANDIDATES)
+        slots = self._likeliest_slots(weights[-WINDOW:])
+        sums, step = self._sums(slots, weights), self._shortest(count) / CANDIDATES
+        fits = self._refine(sums, weight, self._coarse(sums, weight, step), step)
         least = _least(fits)
         good = [fit for fit in fits if fit.error <= least * (1 + DOUBT / weight) + NEGLIGIBLE]
         if slots != self.slots or self.fits <= FIRST_FITS:
@@ -216,15 +210,36 @@ class CallCost:
         else:
             best = min(good, key=lambda fit: abs(fit.overlap - self.overlap))
         self.slots, self.overlap, self.a, self.b = slots, best.overlap, best.a, best.b
-        self.noise = self._deviation(sums[slots])
+        self.noise = self._deviation(sums)
+
+    def _likeliest_slots(self, weights: list[float]) -> int:
+        """By the last calls, as many as there are ``weights``."""
+        weight, step = sum(weights), self._shortest(len(weights)) / CANDIDATES
+        errors = {
+            slots: _least(self._coarse(self._sums(slots, weights), weight, step)) + EXACT**2
+            for slots in range(max(1, self.slots - 1), self.slots + 2)
+        }
+        likeliest = min(errors, key=lambda slots: errors[slots])
+        ratio = errors[self.slots] / errors[likeliest]
+        return likeliest if weight * math.log(ratio) > EVIDENCE else self.slots
+
+    def _last(self, count: int) -> Iterable[Sample]:
+        return islice(self._samples, len(self._samples) - count, None)
+
+    def _shortest(self, count: int) -> float:
+        return min(sample.seconds for sample in self._last(count))
 
     def _sums(self, slots: int, weights: list[float]) -> _Sums:
-        rows = []
-        for sample, weight in zip(self._samples, weights, strict=True):
+        """Over the last calls, as many as there are ``weights``."""
+        rows: list[_Row] = []
+        for sample, weight in zip(self._last(len(weights)), weights, strict=True):
             expected = self.service(sample.size) if self.known else sample.seconds
             ready = sample.ready(slots)
-            rows.append(_Row(ready, sample.size, sample.seconds, weight / expected**2))
+            rows.append((ready, sample.size, sample.seconds, weight / expected**2))
         return _Sums(rows)
+
+    def _coarse(self, sums: _Sums, weight: float, step: float) -> list[_Fit]:
+        return [self._solve(sums, weight, step * place) for place in range(CANDIDATES)]
 
     def _refine(self, sums: _Sums, weight: float, fits: list[_Fit], step: float) -> list[_Fit]:
         """The same fits, one at the overlap as it was, and more of them around the best."""
