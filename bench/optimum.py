@@ -7,8 +7,8 @@ decision process (Howard, *Dynamic Probabilistic Systems*, 1971), solved here by
 small steps of time: the cost is the number of items in the house, so that by Little's law its mean
 over the rate is the mean latency, and no policy has a lower one.
 
-Two calls in flight are enough, and are all that is modelled, while a call takes longer than what
-overlaps: :func:`applies`. A batch that finds nothing in flight leaves at once.
+No more than two calls are in flight, which is enough while a call takes longer than what overlaps:
+:func:`applies`.
 """
 
 import math
@@ -30,6 +30,7 @@ LONGEST = 3.3  # deviations after which every call has ended
 QUEUE = 160  # items; more count as so many
 SWEEPS = 200
 PRECISION = 1e-4  # of the mean latency, at which value iteration ends
+PATIENCE = 1.0  # seconds for which a batch waits for another item beside an idle device
 STRIDE = 0.7  # of the way to the gain that a sweep shows
 
 
@@ -102,8 +103,8 @@ class _Model:
 def leave_times(setting: Setting) -> tuple[Array, float]:
     """When the next batch is best sent, and the mean latency that this gives, both in seconds.
 
-    The times have a row for each size of the call that runs (from 1) and a column for the number
-    that waits, in seconds since the device began that call; inf: not before it has ended.
+    The times have a row for each size of the call that runs (0: none) and a column for the number
+    that waits, in seconds since the device began that call; inf: not before something happens.
     """
     model = _Model(setting)
     # values[i]: a call of n has i steps to go before it starts; q wait. Relative to the first.
@@ -123,23 +124,34 @@ def _sweep(model: _Model, values: Array, gain: float) -> tuple[Array, Array]:
     """One step of value iteration: the same one call later, and when the next batch leaves."""
     rate, step, sizes = model.setting.rate, model.step, model.sizes[:, None]
     sent = _sent(model, values, gain)
-    ended = values[model.way, model.batch, model.queue - model.batch]
-    ended[0] = ended[1] - gain / rate  # an item has to come first
+    ended, leave = _idle(model, values, gain)
     ended_soon = model.arrivals @ ended
     in_house = (sizes + model.queue - gain) * step + rate * step**2 / 2
     value = np.broadcast_to(ended, (len(sizes), QUEUE + 1))
-    leave = np.full((len(sizes), QUEUE + 1), math.inf)
     for t in reversed(range(model.steps)):
         hazard = model.hazard[:, t, None]
         wait = in_house + (1 - hazard) * (value @ model.arrivals.T) + hazard * ended_soon
         better = sent[:, t] < wait
         value = np.where(better, sent[:, t], wait)
-        leave[better] = t * step
+        leave[1:][better] = t * step
     new = np.zeros_like(values)
     new[0, 1:] = value
     for way in range(1, model.way + 1):
         new[way, 1:] = in_house + new[way - 1, 1:] @ model.arrivals.T
     return new, leave
+
+
+def _idle(model: _Model, values: Array, gain: float) -> tuple[Array, Array]:
+    """What it costs when a call has ended, by how many wait; and when they leave: now or never."""
+    ended = values[model.way, model.batch, model.queue - model.batch]
+    ended[0] = math.inf  # there is nothing to send
+    leave = np.full((len(model.sizes) + 1, QUEUE + 1), math.inf)
+    for q in reversed(range(QUEUE)):
+        another = ended[q + 1] + (q - gain) / model.setting.rate
+        leave[0, q] = 0.0 if ended[q] <= another else math.inf
+        ended[q] = min(ended[q], another)
+    leave[0, QUEUE] = 0.0
+    return ended, leave
 
 
 def _sent(model: _Model, values: Array, gain: float) -> Array:
@@ -157,7 +169,7 @@ def _sent(model: _Model, values: Array, gain: float) -> Array:
     sent = np.stack(
         [model.rest[n - 1] @ (then + n * until) for n in model.sizes],
     )
-    sent[:, :, 0] = math.inf  # there is nothing to send
+    sent[:, :, 0] = math.inf
     return sent
 
 
@@ -174,12 +186,12 @@ class Optimum:
     def next(self, lanes: Sequence[L], now: float) -> tuple[L, float]:
         """See :meth:`Dispatch.next`."""
         lane = lanes[0]
-        if not self._calls:
-            return lane, now
         if len(self._calls) > 1:
             return lane, math.inf
-        size, arrives = self._calls[0]
-        after = float(self._leave[size - 1, min(lane.depth, self._most)])
+        size, arrives = self._calls[0] if self._calls else (0, now)
+        after = float(self._leave[size, min(lane.depth, self._most)])
+        if not self._calls:
+            after = min(after, PATIENCE)  # "never" is not to be said where nothing is in flight
         return lane, max(arrives, self._ended) + after
 
     def sent(self, lane: Lane, size: int, now: float) -> tuple[int, float]:
