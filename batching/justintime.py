@@ -24,7 +24,7 @@ SHOWS = 0.1  # noise by which costs show by themselves: with three times as much
 BALANCE = 0.83
 SURE = 0.95
 KEEP = 0.85  # of what was seen of a key's rate, at each call
-PRIOR = 0.5  # of a call: how much a guess of that rate counts beside what was seen
+PAUSE = 4.0  # times a call's time; a longer one between two calls tells nothing of a rate
 CALL_SECONDS = 1.5e-3  # CPU that a call costs this machine, whatever it carries (bench/README.md)
 
 
@@ -71,19 +71,19 @@ class _Flow:
     """What comes for one key."""
 
     turn: float = 0.0
+    left: float | None = None
+    """When its last call did."""
     items: float = 0.0
-    """That joined another which waited already, of late."""
+    """That left, of late."""
     seconds: float = 0.0
-    """For which those others waited."""
+    """Between their calls."""
 
-    def gathered(self, items: int, seconds: float) -> None:
-        """A batch leaves, of which the first item has waited for so long."""
-        self.items = KEEP * self.items + items - 1
-        self.seconds = KEEP * self.seconds + seconds
-
-    def rate(self, items: int, seconds: float) -> float:
-        """Items a second; with nothing seen yet, as many as are given."""
-        return (self.items + PRIOR * items) / (self.seconds + PRIOR * seconds)
+    def leave(self, size: int, now: float, service: float) -> None:
+        """A call of ``size`` leaves, which the device needs ``service`` seconds for."""
+        if self.left is not None:
+            self.items = KEEP * self.items + size
+            self.seconds = KEEP * self.seconds + min(now - self.left, PAUSE * service)
+        self.left = now
 
 
 class JustInTime:
@@ -121,7 +121,6 @@ class JustInTime:
         self._calls: list[_Call] = []
         self._flows: OrderedDict[Hashable, _Flow] = OrderedDict()
         self._turn = 0.0
-        self._gathered = (1, 0.0)
         self._early_from = self._late_from = 0.0
         self._trial: str | None = None
 
@@ -152,7 +151,6 @@ class JustInTime:
                 return lane, lane.oldest + patience
             lanes = ready
         lane = min(lanes, key=lambda lane: (self._turn_of(lane.key), lane.oldest))
-        self._gathered = lane.depth, now - lane.oldest
         return lane, self._leave_at(lane, now)
 
     def sent(self, lane: Lane, size: int, now: float) -> _Call:
@@ -167,9 +165,11 @@ class JustInTime:
         self._calls.append(call)
         flow = self._flows.setdefault(lane.key, _Flow())
         self._flows.move_to_end(lane.key)
-        flow.gathered(*self._gathered)
+        service = call.cost.service(size)
+        if call.cost.known:
+            flow.leave(size, now, service)
         self._turn = max(self._turn, flow.turn)
-        flow.turn = self._turn + call.cost.service(size)
+        flow.turn = self._turn + service
         if len(self._flows) > KINDS:
             self._flows.popitem(last=False)
         return call
@@ -238,7 +238,8 @@ class JustInTime:
         if free <= now - 4 * deviation:
             return now
         lead = cost.overlap + service * self._extra(lane, size, cost.noise, now)
-        rate = self._flows.get(lane.key, _Flow()).rate(size, service)
+        flow = self._flows.get(lane.key)
+        rate = flow.items / flow.seconds if flow and flow.seconds else size / service
         return _worth_leaving(free, deviation, lead, _idle_enough(rate * cost.a, lane.depth), now)
 
     def _extra(self, lane: Lane, size: int, noise: float, now: float) -> float:
@@ -283,7 +284,7 @@ def _idle_enough(fixed: float, waiting: int) -> float:
     r a / 1.5 over their number. ``fixed`` is r a, the items that come in the fixed time of a call.
 
     The best there can be without seeing the future, which ``bench.optimum`` computes, follows the
-    same law for other numbers that wait, with 0.83 instead of 1 / 1.5.
+    same law for any number that waits but one or two, with 0.83 instead of 1 / 1.5.
     """
     return min(SURE, BALANCE * fixed / waiting)
 

@@ -9,7 +9,9 @@ So a call that finds the device ready ``e`` seconds after it left (0: at once) t
 seconds in all, and that is what is fitted to the last calls: for a given number of slots and a
 given overlap by weighted least squares, and of several slots and overlaps the likeliest is taken.
 Errors are taken relative to the time that the device was expected to need, since long calls vary
-more; relative to what was seen, those that happened to be short would count for more.
+more; relative to what was seen, those that happened to be short would count for more. The first
+fits, before which nothing is expected, know no better; and a call that took many times as long, as
+the first may that compiles, counts relative to its own time, so that it moves little.
 """
 
 import math
@@ -18,6 +20,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, islice
 from operator import mul, sub
+from statistics import median
 from typing import NamedTuple
 
 __all__ = ["CallCost", "Sample"]
@@ -41,7 +44,7 @@ SHORTEST = 1e-6  # seconds of a call, against division by zero
 USUAL = 0.05  # relative error of a call that is no news, however exact the others are
 # In such errors, or deviations of the device's time where these are more:
 ODD = 5.0  # an outlier, which is not learnt from
-COUNTS = 4.0  # the most that one call counts for
+COUNTS = 4.0  # the most that one call counts for; in a fit, times what was expected
 SLACK = 1.0  # what is taken off for each call
 CHANGED = 8.0  # a sum beyond which the calls that made it are the new truth
 
@@ -120,25 +123,29 @@ class _Run:
     """Page's test (1954) for a change of the mean, to one side.
 
     Errors add up beyond what each may have; the calls since the sum was last zero are what the
-    change would have to be learnt from.
+    change has to be learnt from. If it is but a few of them, it is no change.
     """
 
     def __init__(self, sign: float) -> None:
         self._sign = sign
         self._sum = 0.0
-        self.samples: deque[Sample] = deque(maxlen=WINDOW)
+        self._calls: deque[tuple[Sample, float]] = deque(maxlen=WINDOW)
 
-    def changed(self, sample: Sample, error: float) -> bool:
-        self._sum += min(self._sign * error, COUNTS) - SLACK
-        if self._sum <= 0:
-            self.clear()
-        else:
-            self.samples.append(sample)
-        return self._sum > CHANGED
+    def changed(self, sample: Sample, error: float) -> list[Sample]:
+        """The calls from which on all is different; none if it is not."""
+        error = min(self._sign * error, COUNTS)
+        self._calls.append((sample, error))
+        self._sum += error - SLACK
+        if 0 < self._sum <= CHANGED:
+            return []
+        calls = list(self._calls)
+        alarm = self._sum > CHANGED and median(error for _, error in calls) > SLACK
+        self.clear()
+        return [sample for sample, _ in calls] if alarm else []
 
     def clear(self) -> None:
         self._sum = 0.0
-        self.samples.clear()
+        self._calls.clear()
 
 
 class CallCost:
@@ -170,8 +177,8 @@ class CallCost:
         sample = sample._replace(seconds=max(sample.seconds, SHORTEST))
         error = self._error(sample) if len(self._samples) > 5 else 0.0
         for run in self._runs:
-            if run.changed(sample, error):
-                self._samples = deque(run.samples, self._samples.maxlen)
+            if since := run.changed(sample, error):
+                self._samples = deque(since, self._samples.maxlen)
                 for each in self._runs:
                     each.clear()
                 self._fit(now)
@@ -184,10 +191,16 @@ class CallCost:
             self._fit(now)
 
     def _error(self, sample: Sample) -> float:
-        """Of what was expected, in the deviations that are usual."""
+        """Of what was expected, in the deviations that are usual.
+
+        To the lower side by the logarithm: however noisy, to take far less time is to be seen.
+        """
         service = self.service(sample.size)
         expected = max(self.overlap, sample.ready(self.slots)) + service
-        return (sample.seconds - expected) / max(USUAL * expected, self.noise * service)
+        missed = sample.seconds - expected
+        if missed < 0:
+            missed = expected * math.log(sample.seconds / expected)
+        return missed / max(USUAL * expected, self.noise * service)
 
     def _fit(self, now: float) -> None:
         self._fitted_at = now
@@ -233,9 +246,11 @@ class CallCost:
         """Over the last calls, as many as there are ``weights``."""
         rows: list[_Row] = []
         for sample, weight in zip(self._last(len(weights)), weights, strict=True):
-            expected = self.service(sample.size) if self.known else sample.seconds
-            ready = sample.ready(slots)
-            rows.append((ready, sample.size, sample.seconds, weight / expected**2))
+            ready, scale = sample.ready(slots), sample.seconds
+            if self.known:
+                scale = (scale - max(ready, self.overlap)) / COUNTS
+                scale = max(self.service(sample.size), scale)
+            rows.append((ready, sample.size, sample.seconds, weight / scale**2))
         return _Sums(rows)
 
     def _coarse(self, sums: _Sums, weight: float, step: float) -> list[_Fit]:
@@ -261,8 +276,7 @@ class CallCost:
         for ready, size, seconds, _ in sums.rows:
             service = self.service(size)
             missed.append(abs(seconds - max(ready, self.overlap) - service) / service)
-        missed.sort()
-        return min(1.0, max(EXACT, DEVIATION_OVER_MEDIAN * missed[len(missed) // 2]))
+        return min(1.0, max(EXACT, DEVIATION_OVER_MEDIAN * median(missed)))
 
     def _solve(self, sums: _Sums, weight: float, overlap: float) -> _Fit:
         """The best a and b for this overlap, none of them negative."""

@@ -27,7 +27,7 @@ Array = npt.NDArray[np.float64]
 
 STEPS = 20  # of time in the shortest call
 LONGEST = 3.3  # deviations after which every call has ended
-QUEUE = 160  # items; more count as so many
+QUEUE = 160  # items; more count as so many, so that the mean is a little low near capacity
 SWEEPS = 200
 PRECISION = 1e-4  # of the mean latency, at which value iteration ends
 PATIENCE = 1.0  # seconds for which a batch waits for another item beside an idle device
@@ -105,19 +105,24 @@ def leave_times(setting: Setting) -> tuple[Array, float]:
 
     The times have a row for each size of the call that runs (0: none) and a column for the number
     that waits, in seconds since the device began that call; inf: not before something happens.
+    Raises ``ValueError`` if there is no overlap, noise or rate, and ``ArithmeticError`` if no
+    optimum is found.
     """
+    if min(setting.overlap, setting.sigma, setting.rate) <= 0:
+        raise ValueError("overlap, sigma and rate must be more than 0")
     model = _Model(setting)
     # values[i]: a call of n has i steps to go before it starts; q wait. Relative to the first.
     values = np.zeros((model.way + 1, setting.max_batch_size + 1, QUEUE + 1))
     gain = setting.rate * (1.5 * setting.cycle + setting.overlap)  # items in the house
+    turn = setting.cycle + 1 / setting.rate  # about the seconds of one sweep
     for _ in range(SWEEPS):
         values, leave = _sweep(model, values, gain)
         missed = values[0, 1, 0]
         values -= missed
-        gain += STRIDE * missed / setting.cycle
-        if abs(missed) < PRECISION * gain * setting.cycle:
-            break
-    return leave, gain / setting.rate
+        gain += STRIDE * missed / turn
+        if abs(missed) < PRECISION * gain * turn:
+            return leave, gain / setting.rate
+    raise ArithmeticError(f"no optimum found in {SWEEPS} sweeps: {setting}")
 
 
 def _sweep(model: _Model, values: Array, gain: float) -> tuple[Array, Array]:
@@ -178,7 +183,7 @@ class Optimum:
 
     def __init__(self, setting: Setting) -> None:
         self._overlap = setting.overlap
-        self._most = 2 * setting.max_batch_size  # more make no difference
+        self._most = min(2 * setting.max_batch_size, QUEUE)  # more make no difference
         self._leave, self.mean = leave_times(setting)
         self._calls: list[tuple[int, float]] = []
         self._ended = -math.inf
@@ -190,8 +195,8 @@ class Optimum:
             return lane, math.inf
         size, arrives = self._calls[0] if self._calls else (0, now)
         after = float(self._leave[size, min(lane.depth, self._most)])
-        if not self._calls:
-            after = min(after, PATIENCE)  # "never" is not to be said where nothing is in flight
+        if not self._calls and after:  # "never" is not to be said where nothing is in flight
+            return lane, lane.oldest + PATIENCE
         return lane, max(arrives, self._ended) + after
 
     def sent(self, lane: Lane, size: int, now: float) -> tuple[int, float]:

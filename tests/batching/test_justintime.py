@@ -1,6 +1,7 @@
 """Just-in-time dispatch against a simulated device whose truth the test knows."""
 
 import asyncio
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -265,22 +266,17 @@ def test_the_less_batching_saves_the_earlier_a_batch_leaves():
     assert leaves[2] == 0.1
 
 
-def leaves_at(depth, gathered=10, within=1.0):
-    """When a batch of ``depth`` leaves behind one that is running, on a noisy device, if batches
-    of ``gathered`` items took ``within`` seconds to come together before."""
-    dispatch, lane = knowing(), Waiting()
+def leaves_at(depth, interval=1.0):
+    """How long after a call one of ``depth`` items leaves, on a noisy device, if calls of ten
+    followed each other at ``interval`` before."""
+    dispatch, lane = knowing(), Waiting(depth)
     dispatch.cost("k").noise = 0.2
     for call in range(20):
-        lane.depth, lane.oldest = gathered, call - within
-        dispatch.next([lane], call)
-        sent = dispatch.sent(lane, gathered, call)
-        dispatch.ended(sent, call + 1.5, failed=True)
-    lane.depth, lane.oldest = gathered, 20 - within
-    dispatch.next([lane], 20.0)
-    dispatch.sent(lane, gathered, 20.0)
-    lane.depth, lane.oldest = depth, 20.1
-    dispatch._early_from = dispatch._late_from = 99.0
-    return dispatch.next([lane], 20.2)[1]
+        dispatch.ended(dispatch.sent(lane, 10, call * interval), 0.0, failed=True)
+    now = 20 * interval
+    dispatch.sent(lane, 10, now)
+    dispatch._early_from = dispatch._late_from = math.inf
+    return dispatch.next([lane], now + 0.2)[1] - now
 
 
 def test_the_more_items_wait_the_earlier_they_leave():
@@ -292,20 +288,29 @@ def test_the_more_items_wait_the_earlier_they_leave():
 
 def test_the_faster_items_come_the_later_a_batch_leaves():
     """More of them would miss it; how fast they come is seen in how they came before."""
-    times = [leaves_at(10, within=within) for within in (1.0, 2.0, 4.0)]
+    times = [leaves_at(10, interval) for interval in (1.0, 1.5, 3.0)]
     assert times == sorted(times, reverse=True)
     assert len(set(times)) == 3
 
 
+def test_a_pause_tells_nothing_of_the_rate():
+    """After a minute without items they come as before, as far as anybody knows."""
+    assert leaves_at(10, 60.0) == pytest.approx(leaves_at(10, 4.0))
+
+
 def test_many_keys_cost_no_memory(virtual):
-    """What is known of a key is forgotten in the end; its lane still gets its turn."""
+    """What is known of a key is forgotten when a thousand others were used since, the one that was
+    used all along is not."""
 
     async def main():
         dispatch = JustInTime()
         batcher = Batcher(Device(0.001, 0.0).process, dispatch=dispatch)
-        for n in range(1100):
+        for n in range(1030):
             await batcher.submit(n, n)
+            await batcher.submit(-1, n)
         assert len(dispatch._flows) == len(dispatch._costs) == 1024
+        assert dispatch.cost(-1).known
+        assert dispatch._flows[-1].items > 5
         await batcher.aclose()
 
     virtual(main())

@@ -110,16 +110,51 @@ def test_the_noisier_calls_are_the_more_of_them_are_looked_at():
     assert sum(missed) / len(missed) < 0.006  # of 96 calls it would be 0.0086
 
 
-@pytest.mark.parametrize(("times", "calls"), [(2.0, 12), (0.5, 30)])
-def test_a_change_is_seen_through_noise(times, calls):
+@pytest.mark.parametrize(
+    ("times", "calls", "sigma"), [(2.0, 12, 0.3), (0.5, 30, 0.3), (0.4, 60, 0.6)]
+)
+def test_a_change_is_seen_through_noise(times, calls, sigma):
     """Twice as slow, or half, is no outlier where times vary by a third; it is learnt at once."""
     cost = CallCost()
-    factor = noisy(2)
+    factor = noisy(2, sigma)
     end = teach(cost, mixed(400), factor=factor)
     teach(cost, [16] * calls, factor=lambda: times * factor(), start=end)
     assert cost.overlap + cost.service(16) == pytest.approx(
         OVERLAP + times * (A + 16 * B), rel=0.25
     )
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.3])
+def test_a_first_call_that_compiles_is_soon_forgotten(sigma):
+    """Ten seconds once: some calls later cost and noise are those of the others."""
+    cost, factor = CallCost(), noisy(1, sigma)
+    end = teach(cost, [16], factor=lambda: 200.0)
+    teach(cost, [16] * 30, factor=factor, start=end)
+    assert cost.overlap + cost.service(16) == pytest.approx(OVERLAP + A + 16 * B, rel=0.15)
+    assert cost.noise * cost.service(16) < 1.6 * sigma * (A + 16 * B)
+
+
+@pytest.mark.parametrize(("sigma", "share"), [(0.01, 0.1), (0.3, 0.1)])
+def test_slow_calls_now_and_then_are_no_change(sigma, share):
+    """Whatever a few of the calls do, three times as slow, the others tell the cost."""
+    cost, factor, odd, costs = CallCost(), noisy(5, sigma), random.Random(5), []
+    for seed in range(80):
+        teach(
+            cost,
+            mixed(5, seed),
+            factor=lambda: factor() * (3.0 if odd.random() < share else 1.0),
+            start=seed * 10.0,
+        )
+        costs.append(cost.overlap + cost.service(16))
+    assert costs[40:] == pytest.approx(40 * [OVERLAP + A + 16 * B], rel=0.1 + sigma / 2)
+
+
+def test_noise_is_no_change():
+    """In thousands of calls that vary by a third, chance alone is never taken for a new truth."""
+    cost, factor = CallCost(), noisy(6)
+    for seed in range(10):
+        teach(cost, mixed(300, seed), factor=factor, start=seed * 100.0)
+        assert len(cost._samples) >= min(768, 290 * (seed + 1))
 
 
 def test_an_outlier_is_passed_over_and_a_change_is_not():

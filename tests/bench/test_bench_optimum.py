@@ -1,5 +1,6 @@
 """The best policy that does not see the future, against what is known of it."""
 
+import dataclasses
 import itertools
 import math
 
@@ -58,6 +59,19 @@ def test_the_more_wait_the_earlier_they_leave():
     assert all(leave[:, BATCH] == 0)
     for row in leave:
         assert all(later <= sooner for sooner, later in itertools.pairwise(row[: BATCH + 1]))
+
+
+def test_it_is_found_where_items_are_rare():
+    """At a twentieth of the capacity most calls are of one item, and the mean is hardly more."""
+    _, best = leave_times(setting(0.05, 0.3))
+    assert THERE + A + B < best < 1.3 * (THERE + A + B)
+
+
+@pytest.mark.parametrize("missing", ["overlap", "sigma", "rate"])
+def test_it_needs_something_to_decide(missing):
+    """Without a way, noise or items there is no such problem."""
+    with pytest.raises(ValueError, match="more than 0"):
+        leave_times(dataclasses.replace(setting(0.5, 0.3), **{missing: 0.0}))
 
 
 def test_it_says_where_it_does_not_apply():
