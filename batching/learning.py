@@ -18,7 +18,7 @@ import math
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, islice
+from itertools import accumulate
 from operator import mul, sub
 from statistics import median
 from typing import NamedTuple
@@ -29,7 +29,8 @@ WINDOW = 96  # calls that are looked at
 HALF_LIFE = 48  # calls after which one counts half
 NOISY = 0.1  # noise above which both grow with its square, as what is needed for a mean does
 LONGEST = 8.0  # times as many, at most
-REFIT_SECONDS = 0.25  # as many times as long where more calls are looked at
+REFIT_SECONDS = 0.25
+NEWS = 64  # a fit follows when one in so many of the calls looked at is new
 FIRST_FITS = 8  # so many follow each call at once
 CANDIDATES = 16  # overlaps that are tried, of up to the shortest call
 REFINEMENTS = 4  # halvings around the best of them
@@ -162,6 +163,8 @@ class CallCost:
         self._samples: deque[Sample] = deque(maxlen=int(WINDOW * LONGEST))
         self._runs = (_Run(1.0), _Run(-1.0))
         self._fitted_at = -math.inf
+        self._news = 0  # calls since then
+        self._longer = 1.0  # times as many calls are looked at as without noise
 
     @property
     def known(self) -> bool:
@@ -186,8 +189,9 @@ class CallCost:
         if abs(error) > ODD:
             return
         self._samples.append(sample)
-        pause = REFIT_SECONDS * max(1.0, len(self._samples) / WINDOW)
-        if self.fits < FIRST_FITS or now - self._fitted_at >= pause:
+        self._news += 1
+        due = now - self._fitted_at >= REFIT_SECONDS and self._news * NEWS >= len(self._samples)
+        if self.fits < FIRST_FITS or due:
             self._fit(now)
 
     def _error(self, sample: Sample) -> float:
@@ -204,17 +208,26 @@ class CallCost:
 
     def _fit(self, now: float) -> None:
         self._fitted_at = now
+        self._news = 0
         self.fits += 1
-        longer = min(LONGEST, max(1.0, (self.noise / NOISY) ** 2))
+        self._longer = longer = min(LONGEST, max(1.0, (self.noise / NOISY) ** 2))
         while len(self._samples) > WINDOW * longer:
             self._samples.popleft()
         count = len(self._samples)
         weights = [0.5 ** (age / HALF_LIFE / longer) for age in range(count - 1, -1, -1)]
         weight = sum(weights)
         self.deepest = max(sample.ahead for sample in self._samples)
-        slots = self._likeliest_slots(weights[-WINDOW:])
-        sums, step = self._sums(slots, weights), self._shortest(count) / CANDIDATES
-        fits = self._refine(sums, weight, self._coarse(sums, weight, step), step)
+        step = min(sample.seconds for sample in self._samples) / CANDIDATES
+        slots, other = self.slots, self.slots + (-1 if self.slots > 1 and self.fits % 2 else 1)
+        sums = {number: self._sums(number, weights) for number in (slots, other)}
+        coarse = {
+            number: [self._solve(sums[number], weight, step * place) for place in range(CANDIDATES)]
+            for number in (slots, other)
+        }
+        ratio = (_least(coarse[slots]) + EXACT**2) / (_least(coarse[other]) + EXACT**2)
+        if weight * math.log(ratio) > EVIDENCE:
+            slots = other
+        fits = self._refine(sums[slots], weight, coarse[slots], step)
         least = _least(fits)
         good = [fit for fit in fits if fit.error <= least * (1 + DOUBT / weight) + NEGLIGIBLE]
         if slots != self.slots or self.fits <= FIRST_FITS:
@@ -223,38 +236,17 @@ class CallCost:
         else:
             best = min(good, key=lambda fit: abs(fit.overlap - self.overlap))
         self.slots, self.overlap, self.a, self.b = slots, best.overlap, best.a, best.b
-        self.noise = self._deviation(sums)
-
-    def _likeliest_slots(self, weights: list[float]) -> int:
-        """By the last calls, as many as there are ``weights``."""
-        weight, step = sum(weights), self._shortest(len(weights)) / CANDIDATES
-        errors = {
-            slots: _least(self._coarse(self._sums(slots, weights), weight, step)) + EXACT**2
-            for slots in range(max(1, self.slots - 1), self.slots + 2)
-        }
-        likeliest = min(errors, key=lambda slots: errors[slots])
-        ratio = errors[self.slots] / errors[likeliest]
-        return likeliest if weight * math.log(ratio) > EVIDENCE else self.slots
-
-    def _last(self, count: int) -> Iterable[Sample]:
-        return islice(self._samples, len(self._samples) - count, None)
-
-    def _shortest(self, count: int) -> float:
-        return min(sample.seconds for sample in self._last(count))
+        self.noise = self._deviation(sums[slots])
 
     def _sums(self, slots: int, weights: list[float]) -> _Sums:
-        """Over the last calls, as many as there are ``weights``."""
         rows: list[_Row] = []
-        for sample, weight in zip(self._last(len(weights)), weights, strict=True):
+        for sample, weight in zip(self._samples, weights, strict=True):
             ready, scale = sample.ready(slots), sample.seconds
             if self.known:
                 scale = (scale - max(ready, self.overlap)) / COUNTS
                 scale = max(self.service(sample.size), scale)
             rows.append((ready, sample.size, sample.seconds, weight / scale**2))
         return _Sums(rows)
-
-    def _coarse(self, sums: _Sums, weight: float, step: float) -> list[_Fit]:
-        return [self._solve(sums, weight, step * place) for place in range(CANDIDATES)]
 
     def _refine(self, sums: _Sums, weight: float, fits: list[_Fit], step: float) -> list[_Fit]:
         """The same fits, one at the overlap as it was, and more of them around the best."""
@@ -286,7 +278,7 @@ class CallCost:
         mean = max(wy / w, 0.0)
         scale = mean / before if (before := self.a + self.b * wn / w) > 0 else 0.0
         if spread > LITTLE_SPREAD * w * wnn:
-            hold = KEEP_SHAPE * w * wnn * self.noise**2 if scale else 0.0
+            hold = KEEP_SHAPE * self._longer * w * wnn * self.noise**2 if scale else 0.0
             b = (w * wny - wn * wy + hold * self.b * scale) / (spread + hold)
         else:  # all sizes are alike: how a and b share the time cannot be seen
             b = self.b * scale
