@@ -82,12 +82,14 @@ _Row = tuple[float, int, float, float]
 class _Sums:
     """Weighted sums over calls, for any overlap without another pass over them."""
 
-    def __init__(self, rows: list[_Row]) -> None:
+    def __init__(self, rows: list[_Row], weight: float) -> None:
         rows.sort()
         ready, sizes, seconds, weights = zip(*rows, strict=True)
         beyond = list(map(sub, seconds, ready))
         wn, wt, wy = (_products(weights, by) for by in (sizes, seconds, beyond))
         self.rows, self._ready = rows, ready
+        self.weight = weight
+        """Of the calls as such, however long they are."""
         # Of calls whose slot was free within the overlap the whole time is summed up, of the others
         # (y) what is left of it from then on.
         self._within = [
@@ -210,26 +212,21 @@ class CallCost:
         self._fitted_at = now
         self._news = 0
         self.fits += 1
-        self._longer = longer = min(LONGEST, max(1.0, (self.noise / NOISY) ** 2))
-        while len(self._samples) > WINDOW * longer:
-            self._samples.popleft()
-        count = len(self._samples)
-        weights = [0.5 ** (age / HALF_LIFE / longer) for age in range(count - 1, -1, -1)]
-        weight = sum(weights)
+        weights = self._weights()
         self.deepest = max(sample.ahead for sample in self._samples)
         step = min(sample.seconds for sample in self._samples) / CANDIDATES
         slots, other = self.slots, self.slots + (-1 if self.slots > 1 and self.fits % 2 else 1)
         sums = {number: self._sums(number, weights) for number in (slots, other)}
         coarse = {
-            number: [self._solve(sums[number], weight, step * place) for place in range(CANDIDATES)]
+            number: [self._solve(sums[number], step * place) for place in range(CANDIDATES)]
             for number in (slots, other)
         }
         ratio = (_least(coarse[slots]) + EXACT**2) / (_least(coarse[other]) + EXACT**2)
-        if weight * math.log(ratio) > EVIDENCE:
+        if sums[slots].weight * math.log(ratio) > EVIDENCE:
             slots = other
-        fits = self._refine(sums[slots], weight, coarse[slots], step)
-        least = _least(fits)
-        good = [fit for fit in fits if fit.error <= least * (1 + DOUBT / weight) + NEGLIGIBLE]
+        fits = self._refine(sums[slots], coarse[slots], step)
+        enough = _least(fits) * (1 + DOUBT / sums[slots].weight) + NEGLIGIBLE
+        good = [fit for fit in fits if fit.error <= enough]
         if slots != self.slots or self.fits <= FIRST_FITS:
             # Sending too early shows soon that it was; sending too late would never show.
             best = max(good, key=lambda fit: fit.overlap)
@@ -237,6 +234,14 @@ class CallCost:
             best = min(good, key=lambda fit: abs(fit.overlap - self.overlap))
         self.slots, self.overlap, self.a, self.b = slots, best.overlap, best.a, best.b
         self.noise = self._deviation(sums[slots])
+
+    def _weights(self) -> list[float]:
+        """Of the calls that are looked at; the others are dropped."""
+        self._longer = min(LONGEST, max(1.0, (self.noise / NOISY) ** 2))
+        while len(self._samples) > WINDOW * self._longer:
+            self._samples.popleft()
+        ages = reversed(range(len(self._samples)))
+        return [0.5 ** (age / HALF_LIFE / self._longer) for age in ages]
 
     def _sums(self, slots: int, weights: list[float]) -> _Sums:
         rows: list[_Row] = []
@@ -246,17 +251,15 @@ class CallCost:
                 scale = (scale - max(ready, self.overlap)) / COUNTS
                 scale = max(self.service(sample.size), scale)
             rows.append((ready, sample.size, sample.seconds, weight / scale**2))
-        return _Sums(rows)
+        return _Sums(rows, sum(weights))
 
-    def _refine(self, sums: _Sums, weight: float, fits: list[_Fit], step: float) -> list[_Fit]:
+    def _refine(self, sums: _Sums, fits: list[_Fit], step: float) -> list[_Fit]:
         """The same fits, one at the overlap as it was, and more of them around the best."""
-        fits = [*fits, self._solve(sums, weight, self.overlap)]
+        fits = [*fits, self._solve(sums, self.overlap)]
         for _ in range(REFINEMENTS):
             step /= 2
             best = min(fits, key=lambda fit: fit.error).overlap
-            fits += [
-                self._solve(sums, weight, near) for near in (best - step, best + step) if near >= 0
-            ]
+            fits += [self._solve(sums, near) for near in (best - step, best + step) if near >= 0]
         return fits
 
     def _deviation(self, sums: _Sums) -> float:
@@ -270,7 +273,7 @@ class CallCost:
             missed.append(abs(seconds - max(ready, self.overlap) - service) / service)
         return min(1.0, max(EXACT, DEVIATION_OVER_MEDIAN * median(missed)))
 
-    def _solve(self, sums: _Sums, weight: float, overlap: float) -> _Fit:
+    def _solve(self, sums: _Sums, overlap: float) -> _Fit:
         """The best a and b for this overlap, none of them negative."""
         w, wn, wnn = sums.w, sums.wn, sums.wnn
         wy, wny, wyy = sums.device(overlap)
@@ -287,7 +290,7 @@ class CallCost:
         if a < 0:
             a, b = 0.0, max(wny / wnn, 0.0)
         error = wyy - 2 * a * wy - 2 * b * wny + a * a * w + 2 * a * b * wn + b * b * wnn
-        return _Fit(max(error, 0.0) / weight, overlap, a, b)
+        return _Fit(max(error, 0.0) / sums.weight, overlap, a, b)
 
 
 def _least(fits: list[_Fit]) -> float:
