@@ -38,6 +38,7 @@ EVIDENCE = 6.0  # log-likelihood ratio that changes the number of slots
 DOUBT = 4.0  # twice the log-likelihood ratio within which the overlap stays as it was
 KEEP_SHAPE = 0.3  # how strongly a noisy fit holds on to the ratio of a and b
 EXACT = 0.01  # a relative error that needs no explanation
+HANDFUL = 10.0  # calls that the noise as it was counts for
 DEVIATION_OVER_MEDIAN = 1.4826  # of a normal distribution's absolute values
 NEGLIGIBLE = 1e-5  # a difference between mean square relative errors
 LITTLE_SPREAD = 1e-3  # of sizes, relative
@@ -246,11 +247,11 @@ class CallCost:
     def _sums(self, slots: int, weights: list[float]) -> _Sums:
         rows: list[_Row] = []
         for sample, weight in zip(self._samples, weights, strict=True):
-            ready, scale = sample.ready(slots), sample.seconds
-            if self.known:
-                scale = (scale - max(ready, self.overlap)) / COUNTS
+            scale = sample.seconds
+            if self.known:  # whatever number is tried: errors are to be compared
+                scale = (scale - max(sample.ready(self.slots), self.overlap)) / COUNTS
                 scale = max(self.service(sample.size), scale)
-            rows.append((ready, sample.size, sample.seconds, weight / scale**2))
+            rows.append((sample.ready(slots), sample.size, sample.seconds, weight / scale**2))
         return _Sums(rows, sum(weights))
 
     def _refine(self, sums: _Sums, fits: list[_Fit], step: float) -> list[_Fit]:
@@ -265,13 +266,16 @@ class CallCost:
     def _deviation(self, sums: _Sums) -> float:
         """Of the device's time: the rest of a call, however long, adds nothing to it.
 
-        By the median, which a few calls that are not understood do not move.
+        By the median, which a few calls that are not understood do not move. A handful of calls,
+        as after a change, always fits well: they do not yet tell that there is less of it.
         """
         missed = []
         for ready, size, seconds, _ in sums.rows:
             service = self.service(size)
             missed.append(abs(seconds - max(ready, self.overlap) - service) / service)
-        return min(1.0, max(EXACT, DEVIATION_OVER_MEDIAN * median(missed)))
+        seen = DEVIATION_OVER_MEDIAN * median(missed)
+        squares = len(missed) * seen * seen + HANDFUL * self.noise**2
+        return min(1.0, max(EXACT, math.sqrt(squares / (len(missed) + HANDFUL))))
 
     def _solve(self, sums: _Sums, overlap: float) -> _Fit:
         """The best a and b for this overlap, none of them negative."""
