@@ -46,21 +46,24 @@ class _JsonFormatter(logging.Formatter):
 
 
 class _Seldom(logging.Filter):
-    """Lets a message through that is not the last one again, or that was last seen long enough ago.
+    """Lets a message through whose first line is not that of the last one again, or that was last
+    seen long enough ago.
 
     asyncio tells of every connection in its backlog that there is no descriptor for it, with a
-    trace, and the event loop would do nothing but write that for seconds.
+    trace, and of every attempt to accept one after the end that it failed; and the event loop would
+    do nothing but write that for seconds.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._last: tuple[object, float] = ("", 0.0)
+        self._last: tuple[str, float] = ("", 0.0)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        (message, at), now = self._last, time.monotonic()
-        if record.msg == message and now - at < REPEAT_SECONDS:
+        (last, at), now = self._last, time.monotonic()
+        line = str(record.msg).partition("\n")[0]
+        if line == last and now - at < REPEAT_SECONDS:
             return False
-        self._last = (record.msg, now)
+        self._last = (line, now)
         return True
 
 
