@@ -167,7 +167,11 @@ class CallCost:
         self._runs = (_Run(1.0), _Run(-1.0))
         self._fitted_at = -math.inf
         self._news = 0  # calls since then
-        self._longer = 1.0  # times as many calls are looked at as without noise
+
+    @property
+    def _longer(self) -> float:
+        """Times as many calls are looked at as without noise."""
+        return min(LONGEST, max(1.0, (self.noise / NOISY) ** 2))
 
     @property
     def known(self) -> bool:
@@ -238,11 +242,11 @@ class CallCost:
 
     def _weights(self) -> list[float]:
         """Of the calls that are looked at; the others are dropped."""
-        self._longer = min(LONGEST, max(1.0, (self.noise / NOISY) ** 2))
-        while len(self._samples) > WINDOW * self._longer:
+        longer = self._longer
+        while len(self._samples) > WINDOW * longer:
             self._samples.popleft()
         ages = reversed(range(len(self._samples)))
-        return [0.5 ** (age / HALF_LIFE / self._longer) for age in ages]
+        return [0.5 ** (age / HALF_LIFE / longer) for age in ages]
 
     def _sums(self, slots: int, weights: list[float]) -> _Sums:
         rows: list[_Row] = []

@@ -25,6 +25,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from batching import CallCost, Dispatch, JustInTime
+from batching.learning import Sample
 from batching.simulation import Device, Oracle, simulate
 from bench import figures
 from bench.optimum import Optimum, Setting, applies
@@ -63,17 +64,30 @@ class Case(NamedTuple):
             self.a / 1000, self.b / 1000, there=self.transport / 1000, sigma=self.sigma, seed=7
         )
 
+    @property
+    def overlap(self) -> float:
+        """Seconds of a call that are not the device's: there and back."""
+        return self.device().there + self.device().back
+
+
+class Told(CallCost):
+    """A cost that is true from the start, and stays as it is."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self.a, self.b, self.overlap = case.a / 1000, case.b / 1000, case.overlap
+        self.noise, self.fits, self.deepest = max(case.sigma, 0.01), 9, 32
+
+    def learn(self, sample: Sample, now: float) -> None:
+        """Learn nothing: there is nothing left to learn."""
+
 
 class Known(JustInTime):
     """The same policy, which is told the true cost instead of learning it."""
 
     def __init__(self, case: Case) -> None:
         super().__init__()
-        self.told = CallCost()
-        self.told.a, self.told.b = case.a / 1000, case.b / 1000
-        self.told.overlap = case.transport / 1000 + 0.0005
-        self.told.noise, self.told.fits, self.told.deepest = max(case.sigma, 0.01), 9, 32
-        self.told.learn = lambda sample, now: None  # type: ignore[method-assign]
+        self.told = Told(case)
 
     def cost(self, key: Any) -> CallCost:
         """Return what was told."""
@@ -85,8 +99,7 @@ def measure(case: Case) -> Result:
     and where it can be computed."""
     rate = case.load * case.device().capacity(BATCH)
     seconds = max(SHORTEST, case.items / rate)
-    overlap = (case.transport + 0.5) / 1000
-    setting = Setting(case.a / 1000, case.b / 1000, overlap, case.sigma, rate, BATCH)
+    setting = Setting(case.a / 1000, case.b / 1000, case.overlap, case.sigma, rate, BATCH)
     result: Result = case._asdict()
     for name in ("oracle", *NAMES):
         device = case.device()

@@ -54,8 +54,8 @@ class Server:
     ) -> None:
         try:
             # Not at the top: TensorFlow is an extra, and whoever asks for options has no use for it
-            from gateway.backend.services import add_to_server  # noqa: PLC0415
-            from gateway.backend.versions import Model  # noqa: PLC0415
+            from gateway.backend.services import add_to_server  # noqa: PLC0415 - see above
+            from gateway.backend.versions import Model  # noqa: PLC0415 - see above
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] not in {"tensorflow", "tensorflow_serving"}:
                 raise

@@ -243,3 +243,23 @@ def test_a_few_calls_that_are_not_understood_are_no_noise():
     slow = itertools.cycle([1.0] * 9 + [1.2])
     teach(cost, mixed(80), factor=lambda: next(slow))
     assert cost.noise < 0.06
+
+
+def test_calls_that_always_wait_do_not_stretch_the_overlap_far():
+    """In noise, while the device is never idle, little is seen of it: it stays about where calls
+    find the device ready at the earliest."""
+    numbers = random.Random(6)
+    cost = CallCost()
+
+    def teach_one(size, ready, now):
+        took = (A + B * size) * numbers.lognormvariate(-0.045, 0.3)
+        cost.learn(Sample(size, max(OVERLAP, ready) + took, 1, (ready,)), now)
+
+    for n in range(300):
+        teach_one(numbers.randint(1, 32), numbers.uniform(0, 0.08), n / 20)
+    assert cost.overlap < 3 * OVERLAP
+    highest = 0.0
+    for n in range(4000):
+        teach_one(numbers.randint(24, 32), numbers.uniform(0.02, 0.08), 15 + n / 20)
+        highest = max(highest, cost.overlap)
+    assert highest < 6 * OVERLAP
