@@ -8,25 +8,8 @@ Items that wait under one key leave together, in one ``await process(key, items)
 gets the result of its own item. Standard library only: the package does not know what an item is.
 """
 
+from batching.adaptive.policy import JustInTime
 from batching.batcher import Batcher, Process
-from batching.dispatch import Dispatch, FreeSlot, Lane
+from batching.dispatch import Departure, Dispatch, FreeSlot, QueueView
 from batching.errors import BatcherClosedError, BatchFailedError, QueueFullError
-from batching.justintime import Ahead, JustInTime, Upcoming
-from batching.learning import CallCost
 from batching.observer import Observer
-
-__all__ = [
-    "Ahead",
-    "BatchFailedError",
-    "Batcher",
-    "BatcherClosedError",
-    "CallCost",
-    "Dispatch",
-    "FreeSlot",
-    "JustInTime",
-    "Lane",
-    "Observer",
-    "Process",
-    "QueueFullError",
-    "Upcoming",
-]

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from batching.dispatch import Dispatch
 from batching.errors import BatcherClosedError, BatchFailedError, QueueFullError
-from batching.justintime import JustInTime
+from batching.adaptive.policy import JustInTime
 from batching.observer import Observer
 
 __all__ = ["Batcher", "Process"]
@@ -19,26 +19,34 @@ K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 R = TypeVar("R")
 
-Process = Callable[[K, list[T]], Coroutine[Any, Any, Sequence[R | Exception]]]
-"""An ``async def`` that turns the items of one key into as many results, in the same order.
+Process = Callable[[K, list[T], Hashable], Coroutine[Any, Any, Sequence[R | Exception]]]
+"""``async def process(key, items, server)``: turns the items of one key into as many results, in
+the same order, with one call of ``server`` (one of those that :class:`Batcher` was told of; None
+if it was told of none).
 
 An exception *returned* in place of a result goes to the caller of that item alone; an exception
 *raised* fails the whole batch.
 """
 
+ONE_SERVER = (None,)
+
 
 @dataclass(eq=False)
-class _Lane(Generic[K, T, R]):
+class _Queue(Generic[K, T, R]):
     """The items of one key: ``waiting`` maps a caller's future to (item, loop time of arrival)."""
 
     key: K
-    limit: Callable[[K], int]
+    limit: Callable[[K, Hashable], int]
+    all_servers: Callable[[K], Sequence[Hashable]]
     waiting: OrderedDict[asyncio.Future[R], tuple[T, float]] = field(default_factory=OrderedDict)
     in_flight: int = 0
 
     @property
-    def max_batch_size(self) -> int:
-        return max(1, self.limit(self.key))
+    def servers(self) -> Sequence[Hashable]:
+        return self.all_servers(self.key)
+
+    def max_batch_size(self, server: Hashable) -> int:
+        return max(1, self.limit(self.key, server))
 
     @property
     def depth(self) -> int:
@@ -56,27 +64,30 @@ class Batcher(Generic[K, T, R]):
     exception of its own · no call carries more than ``max_batch_size`` items · items of a key leave
     in the order in which they came · a caller that is cancelled frees its place and changes nothing
     for the others; once its item is in flight, the result is dropped · when nothing waits and
-    nothing runs, no task, no timer and no lane is left. To be used from one event loop.
+    nothing runs, no task, no timer and no queue is left. To be used from one event loop.
 
     Parameters
     ----------
     process
         See :data:`Process`. It runs in a task; it is not cancelled when its callers leave, only by
         :meth:`aclose`.
+    servers
+        Tells for a key where its calls may go now: any hashable names, at least one. Call
+        :meth:`wake` when it has changed. By default there is one server, None.
     max_batch_size
-        Items of one call, or a function that tells it for a key whenever it matters.
+        Items of one call, or a function that tells it for a key and a server whenever it matters.
     max_queue_size
         Items that may wait, over all keys; one more is refused with ``QueueFullError``.
     dispatch
-        Decides when a batch leaves, and of which key; by default :class:`JustInTime`. It keeps what
+        Decides when a batch leaves, of which key, and where to; by default :class:`JustInTime`. It keeps what
         it learns, so each batcher needs its own.
     observer
-        Told of each batch.
+        Notified of each batch.
     """
 
     # The state, all of it:
-    #   _lanes     key -> lane; a lane is there while something of it waits or is in flight
-    #   _depth     items waiting, over all lanes
+    #   _queues     key -> queue; a queue is there while something of it waits or is in flight
+    #   _depth     items waiting, over all queues
     #   _calls     the tasks in flight -> the futures of the callers that each carries
     #   _wakeup    the one pending call of _advance, due at _wakeup_at
     #   _idle      set while closing: the future that ends when nothing is left
@@ -87,7 +98,8 @@ class Batcher(Generic[K, T, R]):
         self,
         process: Process[K, T, R],
         *,
-        max_batch_size: int | Callable[[K], int] = 32,
+        servers: Callable[[K], Sequence[Hashable]] = lambda _: ONE_SERVER,
+        max_batch_size: int | Callable[[K, Hashable], int] = 32,
         max_queue_size: int = 1024,
         dispatch: Dispatch | None = None,
         observer: Observer[K] | None = None,
@@ -97,13 +109,14 @@ class Batcher(Generic[K, T, R]):
         if max_queue_size < 1:
             raise ValueError("max_queue_size must be at least 1")
         self._process = process
+        self._servers = servers
         self._limit = (
-            (lambda _: max_batch_size) if isinstance(max_batch_size, int) else max_batch_size
+            (lambda *_: max_batch_size) if isinstance(max_batch_size, int) else max_batch_size
         )
         self._max_queue_size = max_queue_size
         self._dispatch: Dispatch = JustInTime() if dispatch is None else dispatch
         self._observer = observer
-        self._lanes: dict[K, _Lane[K, T, R]] = {}
+        self._queues: dict[K, _Queue[K, T, R]] = {}
         self._depth = 0
         self._calls: dict[asyncio.Task[Sequence[R | Exception]], list[asyncio.Future[R]]] = {}
         self._wakeup: asyncio.Handle | None = None
@@ -111,10 +124,10 @@ class Batcher(Generic[K, T, R]):
         self._idle: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        state = "open" if self._idle is None else "closing" if self._lanes else "closed"
+        state = "open" if self._idle is None else "closing" if self._queues else "closed"
         return (
             f"<Batcher {state} waiting={self._depth} in_flight={len(self._calls)}"
-            f" lanes={len(self._lanes)}>"
+            f" queues={len(self._queues)}>"
         )
 
     @property
@@ -147,16 +160,23 @@ class Batcher(Generic[K, T, R]):
             raise QueueFullError(f"{self._depth} items wait, as many as max_queue_size allows")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
-        lane = self._lanes.get(key) or self._open_lane(key)
-        lane.waiting[future] = (item, loop.time())
+        queue = self._queues.get(key) or self._open_queue(key)
+        queue.waiting[future] = (item, loop.time())
         self._depth += 1
+        self._dispatch.submitted(queue, loop.time())
         self._wake_at(-math.inf)
         try:
             return await future
         finally:
-            if lane.waiting.pop(future, None) is not None:
+            if queue.waiting.pop(future, None) is not None:
                 self._depth -= 1
-                self._drop_if_empty(lane)
+                self._drop_if_empty(queue)
+
+    def wake(self) -> None:
+        """Decide anew: something that ``servers``, ``max_batch_size`` or ``dispatch`` looks at has
+        changed from outside."""
+        if self._queues:
+            self._wake_at(-math.inf)
 
     async def aclose(self, timeout: float | None = None) -> None:
         """Refuse new items, send what waits, and return when every caller has its answer.
@@ -171,24 +191,24 @@ class Batcher(Generic[K, T, R]):
         try:
             await asyncio.wait((self._idle,), timeout=timeout)
         finally:
-            for lane in list(self._lanes.values()):
-                self._fail(lane.waiting, BatcherClosedError)
-                self._depth -= len(lane.waiting)
-                lane.waiting.clear()
-                self._drop_if_empty(lane)
+            for queue in list(self._queues.values()):
+                self._fail(queue.waiting, BatcherClosedError)
+                self._depth -= len(queue.waiting)
+                queue.waiting.clear()
+                self._drop_if_empty(queue)
             for call, futures in self._calls.items():
                 self._fail(futures, BatcherClosedError)
                 call.cancel()
         while self._calls:
             await asyncio.wait(self._calls)
 
-    def _open_lane(self, key: K) -> _Lane[K, T, R]:
-        self._lanes[key] = lane = _Lane[K, T, R](key, self._limit)
-        return lane
+    def _open_queue(self, key: K) -> _Queue[K, T, R]:
+        self._queues[key] = queue = _Queue[K, T, R](key, self._limit, self._servers)
+        return queue
 
-    def _drop_if_empty(self, lane: _Lane[K, T, R]) -> None:
-        if not lane.waiting and not lane.in_flight:
-            self._lanes.pop(lane.key, None)
+    def _drop_if_empty(self, queue: _Queue[K, T, R]) -> None:
+        if not queue.waiting and not queue.in_flight:
+            self._queues.pop(queue.key, None)
 
     def _wake_at(self, when: float) -> None:
         """Have ``_advance`` run at loop time ``when``, or in the next tick if that is past."""
@@ -207,24 +227,24 @@ class Batcher(Generic[K, T, R]):
         """Send every batch that may leave now, and set the clock for the next one."""
         self._wakeup = None
         now = asyncio.get_running_loop().time()
-        while waiting := [lane for lane in self._lanes.values() if lane.waiting]:
-            lane, at = self._dispatch.next(waiting, now)
+        while waiting := [queue for queue in self._queues.values() if queue.waiting]:
+            queue, server, at, size = self._dispatch.next(waiting, now)
             if at > now and (at == math.inf or self._idle is None):
                 if at < math.inf:
                     self._wake_at(at)
                 break
-            self._send(lane, now)
-            self._drop_if_empty(lane)
-        if self._idle is not None and not self._lanes and not self._idle.done():
+            self._send(queue, server, size, now)
+            self._drop_if_empty(queue)
+        if self._idle is not None and not self._queues and not self._idle.done():
             self._idle.set_result(None)
 
-    def _send(self, lane: _Lane[K, T, R], now: float) -> None:
+    def _send(self, queue: _Queue[K, T, R], server: Hashable, size: int, now: float) -> None:
         futures: list[asyncio.Future[R]] = []
         items: list[T] = []
         waits: list[float] = []
-        limit = lane.max_batch_size
-        while lane.waiting and len(items) < limit:
-            future, (item, since) = lane.waiting.popitem(last=False)
+        limit = max(1, min(size, queue.max_batch_size(server)))
+        while queue.waiting and len(items) < limit:
+            future, (item, since) = queue.waiting.popitem(last=False)
             self._depth -= 1
             if not future.done():  # else its caller was cancelled within this very tick
                 futures.append(future)
@@ -232,30 +252,30 @@ class Batcher(Generic[K, T, R]):
                 waits.append(now - since)
         if not items:
             return
-        lane.in_flight += 1
-        call = asyncio.get_running_loop().create_task(self._process(lane.key, items))
+        queue.in_flight += 1
+        call = asyncio.get_running_loop().create_task(self._process(queue.key, items, server))
         self._calls[call] = futures
-        sent = self._dispatch.sent(lane, len(items), now)
-        call.add_done_callback(partial(self._finish, lane, now, sent))
+        sent = self._dispatch.sent(queue, server, len(items), now)
+        call.add_done_callback(partial(self._finish, queue, now, sent))
         if self._observer is not None:
-            self._tell(self._observer.dispatched, lane.key, waits)
+            self._tell(self._observer.dispatched, queue.key, waits)
 
     def _finish(
         self,
-        lane: _Lane[K, T, R],
+        queue: _Queue[K, T, R],
         started: float,
         sent: Any,
         call: asyncio.Task[Sequence[R | Exception]],
     ) -> None:
         futures = self._calls.pop(call)
-        lane.in_flight -= 1
+        queue.in_flight -= 1
         error = self._deliver(futures, call)
         now = asyncio.get_running_loop().time()
         self._dispatch.ended(sent, now, failed=error is not None)
-        self._drop_if_empty(lane)
+        self._drop_if_empty(queue)
         self._wake_at(-math.inf)
         if self._observer is not None:
-            self._tell(self._observer.finished, lane.key, len(futures), now - started, error)
+            self._tell(self._observer.finished, queue.key, len(futures), now - started, error)
 
     @staticmethod
     def _tell(fact: Callable[..., None], *values: Any) -> None:

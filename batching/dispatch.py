@@ -1,19 +1,20 @@
-"""When does the next batch leave, and whose? The batcher's one decision, apart from its state."""
+"""Which batch leaves next, when, and where to? The batcher's one decision, apart from its state."""
 
 import math
+import sys
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-__all__ = ["Dispatch", "FreeSlot", "Lane"]
+__all__ = ["Departure", "Dispatch", "FreeSlot", "Q", "QueueView"]
 
 
-class Lane(Protocol):
+class QueueView(Protocol):
     """What a decision may look at: the items of one key."""
 
     @property
     def key(self) -> Hashable:
-        """What the items of the lane have in common."""
+        """What the items of the queue have in common."""
 
     @property
     def depth(self) -> int:
@@ -25,29 +26,45 @@ class Lane(Protocol):
 
     @property
     def in_flight(self) -> int:
-        """Calls of this lane that have not ended."""
+        """Calls of this queue that have not ended, on whatever server."""
 
     @property
-    def max_batch_size(self) -> int:
-        """Items that one call may carry."""
+    def servers(self) -> Sequence[Hashable]:
+        """Where a call may go; at least one."""
+
+    def max_batch_size(self, server: Hashable) -> int:
+        """Items that one call of ``server`` may carry."""
 
 
-L = TypeVar("L", bound=Lane)
+Q = TypeVar("Q", bound=QueueView)
+
+
+class Departure(NamedTuple, Generic[Q]):
+    """A batch of ``queue`` may leave for ``server`` from loop time ``at`` on."""
+
+    queue: Q
+    server: Hashable
+    at: float
+    size: int = sys.maxsize
+    """Items that it carries at most, beside what waits and what the server takes."""
 
 
 class Dispatch(Protocol):
-    """Decides which lane's batch leaves next, and when. A batcher has one of its own."""
+    """Decides which batch leaves next, when, and where to. A batcher has one of its own."""
 
-    def next(self, lanes: Sequence[L], now: float) -> tuple[L, float]:
-        """One of ``lanes``, and the loop time from which its batch may leave.
+    def next(self, queues: Sequence[Q], now: float) -> Departure[Q]:
+        """Of the batches that ``queues``, none of them empty, could send, the one to leave first.
 
-        ``now`` or earlier means at once. ``math.inf`` means not before something happens (a submit,
-        the end of a call), whereupon the question is asked again; it is only for when a call is in
-        flight, since else nothing would ever happen. A finite time is waited for, and cut short by
-        ``aclose``.
+        ``at`` of ``now`` or earlier means at once. ``math.inf`` means not before something happens
+        (a submit, the end of a call), whereupon the question is asked again; it is only for when a
+        call is in flight, since else nothing would ever happen. A finite time is waited for, and
+        cut short by ``aclose``.
         """
 
-    def sent(self, lane: Lane, size: int, now: float) -> Any:
+    def submitted(self, queue: QueueView, now: float) -> None:
+        """An item has joined ``queue``."""
+
+    def sent(self, queue: QueueView, server: Hashable, size: int, now: float) -> Any:
         """A batch of ``size`` items has left; what this returns comes back with ``ended``."""
 
     def ended(self, call: Any, now: float, *, failed: bool) -> None:
@@ -57,7 +74,7 @@ class Dispatch(Protocol):
 
 @dataclass(frozen=True)
 class FreeSlot:
-    """A batch leaves when a slot of its lane is free: items gather while calls before them run.
+    """A batch leaves when a slot of its queue is free: items gather while calls before them run.
 
     ``max_queue_delay`` (seconds) holds a batch that is not full back in the hope of company,
     although a slot is free; 0 never does.
@@ -72,20 +89,24 @@ class FreeSlot:
         if not 0 <= self.max_queue_delay < math.inf:
             raise ValueError("max_queue_delay must be a finite number of seconds, 0 or more")
 
-    def next(self, lanes: Sequence[L], now: float) -> tuple[L, float]:
-        """See :meth:`Dispatch.next`."""
-        lane = min(lanes, key=self._leave_at)
-        return lane, self._leave_at(lane)
+    def next(self, queues: Sequence[Q], now: float) -> Departure[Q]:
+        """See :meth:`Dispatch.next`. Servers take turns."""
+        queue = min(queues, key=self._leave_at)
+        servers = queue.servers
+        return Departure(queue, servers[queue.in_flight % len(servers)], self._leave_at(queue))
 
-    def sent(self, lane: Lane, size: int, now: float) -> None:
+    def submitted(self, queue: QueueView, now: float) -> None:
+        """See :meth:`Dispatch.submitted`."""
+
+    def sent(self, queue: QueueView, server: Hashable, size: int, now: float) -> None:
         """See :meth:`Dispatch.sent`."""
 
     def ended(self, call: Any, now: float, *, failed: bool) -> None:
         """See :meth:`Dispatch.ended`."""
 
-    def _leave_at(self, lane: Lane) -> float:
-        if lane.in_flight >= self.max_in_flight:
+    def _leave_at(self, queue: QueueView) -> float:
+        if queue.in_flight >= self.max_in_flight:
             return math.inf
-        if lane.depth >= lane.max_batch_size:
+        if queue.depth >= queue.max_batch_size(queue.servers[0]):
             return -math.inf
-        return lane.oldest + self.max_queue_delay
+        return queue.oldest + self.max_queue_delay

@@ -1,0 +1,231 @@
+"""What kind of device calls have met: do they wait for each other, slow each other down, neither?
+
+From the times of calls that always meet as many others the kinds of device cannot be told apart:
+steadily three at a time, each takes thrice as long where they share a device, as long as alone on
+three devices, and on one that takes turns something between. What tells them apart is the contrast
+between calls that met none, one, and several. So some calls of each are kept (:class:`Contrast`),
+each kind of device is asked how long a call would have taken alone by what it met, and the kind is
+taken whose answers are on one straight line over the sizes (:func:`likeliest`).
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from batching.adaptive.cost import CallRecord
+from batching.adaptive.tuning import TUNING
+
+__all__ = ["KINDS", "LEVELS", "SERIAL", "Contrast", "DeviceKind", "Explanation", "likeliest", "level_of"]
+
+LEVELS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""Numbers of calls at a time that are told apart; any other counts as the next one up."""
+
+
+def level_of(calls: float) -> int:
+    """The level that so many calls at a time belong to."""
+    return next((level for level in LEVELS if level >= calls), LEVELS[-1])
+
+
+@dataclass(frozen=True, order=True)
+class DeviceKind:
+    """How calls that meet at a device get on.
+
+    Attributes
+    ----------
+    places
+        Calls that run at full speed at a time.
+    queues
+        Whether those beyond wait until a place is free. If not they share the places.
+    contention
+        Where they share: by what part of a call's time each other call slows it down, up to the
+        places (the Universal Scalability Law's first term; Gunther, 1993): k calls together are as
+        fast as ``k / (1 + contention * (k - 1))`` of them alone.
+    """
+
+    places: int
+    queues: bool
+    contention: float = 0.0
+
+    def speed(self, calls: float) -> float:
+        """Calls' work that is done in the time of one call alone, while so many are there."""
+        at_once = min(calls, self.places)
+        return at_once / (1 + self.contention * (at_once - 1))
+
+    def __str__(self) -> str:
+        if self.contention:
+            return f"shared, each call slows the others down by {self.contention:.0%}"
+        if self.places == 1:
+            return "serial" if self.queues else "shared"
+        return f"{self.places} at a time"
+
+
+SERIAL = DeviceKind(1, queues=True)
+KINDS = (
+    SERIAL,
+    DeviceKind(1, queues=False),
+    *(DeviceKind(LEVELS[-1], False, contention) for contention in (0.8, 0.6, 0.45, 0.3, 0.15)),
+    *(DeviceKind(places, queues) for places in LEVELS[1:] for queues in (False, True)),
+)
+
+
+class Explanation(NamedTuple):
+    """How well a kind explains what was seen."""
+
+    error: float
+    """Mean square, relative."""
+    kind: DeviceKind
+    transport_s: float
+    fixed_s: float
+    per_item_s: float
+
+
+Shares = list[tuple[int, float]]
+"""Numbers of calls at a time, and for how long."""
+
+
+def met(record: CallRecord, transport_s: float) -> Shares:
+    """How many calls, itself one of them, were at the device while a call was, and for how long.
+
+    >>> met(CallRecord(1, 5.0, 0.0, ends_before=(2.0,), others_after=((3.5, 5.0),)), 1.0)
+    [(2, 1.0), (1, 2.5), (2, 0.5)]
+    """
+    own = min(transport_s, record.seconds)
+    steps = [(own, 1)]
+    for end in record.ends_before:
+        if end > own:
+            steps += [(own, 1), (end, -1)]
+    for sent, end in record.others_after:
+        if sent + transport_s < end:
+            steps += [(sent + transport_s, 1), (end, -1)]
+    steps.sort()
+    shares: Shares = []
+    calls = 0
+    for place, (at, change) in enumerate(steps):
+        calls += change
+        until = steps[place + 1][0] if place + 1 < len(steps) else record.seconds
+        if until > at:
+            shares.append((calls, until - at))
+    return shares
+
+
+def alone_s(record: CallRecord, kind: DeviceKind, transport_s: float, shares: Shares) -> float:
+    """Seconds that a device of this kind worked on a call, transport aside."""
+    if not kind.queues:
+        return sum(kind.speed(calls) / calls * seconds for calls, seconds in shares)
+    place = len(record.ends_before) - kind.places
+    ready = record.ends_before[place] if place >= 0 else 0.0
+    return record.seconds - max(transport_s, min(ready, record.seconds))
+
+
+def mean_calls(shares: Shares) -> float:
+    """The number of calls at a time that a call met on average."""
+    total = sum(seconds for _, seconds in shares)
+    return sum(calls * seconds for calls, seconds in shares) / total if total else 1.0
+
+
+class Contrast:
+    """The last calls that met so many others, for each level."""
+
+    def __init__(self) -> None:
+        self._levels: dict[int, deque[tuple[float, CallRecord]]] = {}
+
+    def add(self, record: CallRecord, transport_s: float, now: float) -> int:
+        """Keep a call; return its level."""
+        level = level_of(round(mean_calls(met(record, transport_s))))
+        kept = self._levels.setdefault(level, deque(maxlen=TUNING.contrast_calls))
+        kept.append((now, record))
+        return level
+
+    def seen(self, level: int, since: float) -> int:
+        """How many calls of a level there are from that time on."""
+        return sum(at >= since for at, _ in self._levels.get(level, ()))
+
+    def highest(self) -> int:
+        """The highest level of which there are calls."""
+        return max(self._levels, default=1)
+
+    def records(self) -> list[CallRecord]:
+        """All of them."""
+        return [record for kept in self._levels.values() for _, record in kept]
+
+    def clear(self) -> None:
+        """Forget all: the device has become another."""
+        self._levels.clear()
+
+
+def explain(
+    records: Sequence[CallRecord], kinds: Iterable[DeviceKind], transports_s: Iterable[float]
+) -> list[Explanation]:
+    """How well each kind does, with the best of the transports."""
+    best: dict[DeviceKind, Explanation] = {}
+    for transport_s in transports_s:
+        shares = [met(record, transport_s) for record in records]
+        for kind in kinds:
+            times = [
+                alone_s(record, kind, transport_s, share)
+                for record, share in zip(records, shares, strict=True)
+            ]
+            error, fixed_s, per_item_s = _line(records, times, kind.queues, transport_s)
+            if kind not in best or error < best[kind].error:
+                best[kind] = Explanation(error, kind, transport_s, fixed_s, per_item_s)
+    return sorted(best.values())
+
+
+def likeliest(
+    records: Sequence[CallRecord], current: DeviceKind, transport_s: float
+) -> Explanation:
+    """The kind that explains the calls best; the ``current`` one unless another does clearly so."""
+    shortest = min(record.seconds for record in records)
+    parts = TUNING.contrast_transports
+    transports = [transport_s, *(shortest * part / parts for part in range(parts))]
+    found = explain(records, KINDS, transports)
+    near = found[0].transport_s
+    finer = [near + shortest / parts * place / 4 for place in (-3, -2, -1, 1, 2, 3)]
+    best = explain(records, [found[0].kind], [each for each in finer if each >= 0])
+    found = sorted([*found, *best])
+    ours = next(one for one in found if one.kind == current)
+    known = explain(records, [current], [transport_s])[0]
+    if known.error < ours.error * (1 + TUNING.transport_doubt / len(records)):
+        ours = known
+    exact = TUNING.contrast_exact**2
+    evidence = len(records) * math.log((ours.error + exact) / (found[0].error + exact))
+    return found[0] if evidence > TUNING.contrast_evidence else ours
+
+
+def _line(
+    records: Sequence[CallRecord], times: Sequence[float], queues: bool, transport_s: float
+) -> tuple[float, float, float]:
+    """The mean square error of a straight line, and its two parts, none negative.
+
+    Errors are relative to what a call took at the device, waiting and sharing included: so they are
+    the same for all kinds.
+    """
+    took = [max(record.seconds - transport_s, TUNING.shortest_s) for record in records]
+    middle = sorted(took)[len(took) // 2]
+    # An error of the work is one of the time by as much as the call was slowed down.
+    slowed = [
+        1.0 if queues else max(t / max(time, t / 64), 1.0)
+        for t, time in zip(took, times, strict=True)
+    ]
+    weights = [
+        (slow / max(t, middle / 4)) ** 2 for t, slow in zip(took, slowed, strict=True)
+    ]
+    w = wn = wnn = wy = wny = 0.0
+    for record, time, weight in zip(records, times, weights, strict=True):
+        w += weight
+        wn += weight * record.size
+        wnn += weight * record.size**2
+        wy += weight * time
+        wny += weight * record.size * time
+    spread = w * wnn - wn * wn
+    b = (w * wny - wn * wy) / spread if spread > TUNING.least_spread * w * wnn else 0.0
+    b = max(0.0, b)
+    a = (wy - b * wn) / w
+    if a < 0:
+        a, b = 0.0, max(wny / wnn, 0.0)
+    square = 0.0
+    for record, time, weight in zip(records, times, weights, strict=True):
+        square += min(weight * (time - a - b * record.size) ** 2, 4.0)
+    return square / len(times), a, b

@@ -1,0 +1,227 @@
+"""One server: its calls in flight, and what is known of it."""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+
+from batching.adaptive.concurrency import Demand, best_parallelism
+from batching.adaptive.cost import UNKNOWN, CallRecord, CostModel
+from batching.adaptive.device import (
+    SERIAL,
+    Contrast,
+    DeviceKind,
+    alone_s,
+    level_of,
+    likeliest,
+    met,
+)
+from batching.adaptive.estimator import CostEstimator
+from batching.adaptive.merging import MergingDetector
+from batching.adaptive.tuning import TUNING
+
+__all__ = ["Call", "Server"]
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """A call in flight."""
+
+    server: "Server"
+    key: Hashable
+    kind: Hashable
+    size: int
+    sent: float
+    ahead: int
+    """Calls in flight when it left."""
+    largest: int = 32
+    waits: list[float] = field(default_factory=list)
+    """Seconds from its departure to each end of one of those, as they come."""
+    later: "list[Call]" = field(default_factory=list)
+    """Calls that left while it ran."""
+    end: float = math.inf
+
+    def record(self) -> CallRecord:
+        """All that it shows, once it has ended."""
+        seconds = self.end - self.sent
+        ends = (*self.waits, *[seconds] * (self.ahead - len(self.waits)))
+        after = tuple(
+            (call.sent - self.sent, min(call.end, self.end) - self.sent) for call in self.later
+        )
+        return CallRecord(self.size, seconds, ends[-1] if ends else 0.0, ends, after)
+
+
+class _Kind:
+    def __init__(self, prior: CostModel) -> None:
+        self.estimator = CostEstimator(prior)
+        self.contrast = Contrast()
+
+
+class Server:
+    """What is learnt of a server, by the calls that it runs: for each kind of item the cost, for
+    all together what kind of device it is and how many calls at a time it is best given."""
+
+    def __init__(self, kin: Callable[[Hashable], CostModel] = lambda _: UNKNOWN) -> None:
+        self.calls: list[Call] = []
+        self.used_at = -math.inf
+        """When a call last left for it."""
+        self.alone_at = -math.inf
+        """When a call last ended that had met no other."""
+        self.changes = 0
+        """How often it was seen to have become another."""
+        self.device: DeviceKind = SERIAL
+        self.parallelism = 1
+        """Calls that are best at the device at a time."""
+        self.merging: MergingDetector[Call] = MergingDetector()
+        self._kin = kin
+        self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
+        self._rate = _Rate()
+        self._chosen_at = -math.inf
+
+    @property
+    def merges(self) -> bool:
+        """Whether it makes one call of those that wait."""
+        return self.merging.merges
+
+    def cost(self, kind: Hashable) -> CostModel:
+        """What is known of calls of a kind; what its kin are like, before the first."""
+        known = self._kinds.get(kind)
+        return self._kin(kind) if known is None else known.estimator.model
+
+    @property
+    def stretch(self) -> float:
+        """By what factor calls take longer at the device than alone, when as many are there as is
+        best."""
+        return self.parallelism / self.device.speed(self.parallelism)
+
+    def send(self, key: Hashable, kind: Hashable, size: int, largest: int, now: float) -> Call:
+        """A call leaves."""
+        call = Call(self, key, kind, size, now, len(self.calls), largest)
+        for other in self.calls:
+            other.later.append(call)
+        self.calls.append(call)
+        self.used_at = now
+        model = self.cost(kind)
+        if model.known:
+            self._rate.sent(size, model, largest, now)
+        return call
+
+    def end(self, call: Call, now: float, *, failed: bool) -> None:
+        """A call has ended; learn from it unless it ``failed``."""
+        call.end = now
+        place = self.calls.index(call)
+        del self.calls[place]
+        for later in self.calls[place:]:
+            later.waits.append(now - later.sent)
+        if not failed:
+            self._learn(call, now)
+
+    def free_at(self) -> tuple[float, float]:
+        """When one of the places will be free as seen from here, and the deviation of that
+        guess; -inf if one is."""
+        ends: list[float] = []
+        variance = 0.0
+        places = self.parallelism
+        for call in self.calls:
+            model = self.cost(call.kind)
+            service = model.service_s(call.size) * self.stretch
+            start = call.sent + model.transport_s
+            if 0 <= call.ahead - places < len(call.waits):
+                start = max(start, call.sent + call.waits[call.ahead - places])
+            if len(ends) >= places:
+                start = max(start, sorted(ends)[-places])
+            ends.append(start + service)
+            variance += (service * model.noise) ** 2
+        if len(ends) < places:
+            return -math.inf, 0.0
+        return sorted(ends)[-places], math.sqrt(variance / places)
+
+    def _learn(self, call: Call, now: float) -> None:
+        known = self._kind(call.kind)
+        model, record = known.estimator.model, call.record()
+        if not record.ends_before and not record.others_after:
+            self.alone_at = now
+        if model.known:
+            self.merging.ended(
+                call,
+                self.calls,
+                now,
+                transport_s=model.transport_s,
+                service_s=model.service_s(1),
+            )
+        level = known.contrast.add(record, model.transport_s, now)
+        if not self.merges:
+            if known.estimator.learn(self._as_alone(record, level, model), now):
+                self.changes += 1
+                known.contrast.clear()
+            elif now - self._chosen_at > TUNING.contrast_interval_s:
+                self._look_again(known, now)
+
+    def _look_again(self, known: _Kind, now: float) -> None:
+        """What kind of device is it, and how many calls is it best given?"""
+        if not known.estimator.model.known:
+            return
+        self._chosen_at = now
+        model, records = known.estimator.model, known.contrast.records()
+        if len(records) >= TUNING.contrast_enough:
+            found = likeliest(records, self.device, model.transport_s)
+            moved = abs(found.transport_s - model.transport_s) > 0.1 * model.transport_s
+            if found.kind != self.device or (self.device != SERIAL and moved):
+                self.device = found.kind
+                known.estimator.restart(
+                    CostModel(
+                        found.fixed_s, found.per_item_s, found.transport_s, model.noise
+                    )
+                )
+        self.parallelism = best_parallelism(
+            self.device, self.parallelism, known.contrast.highest(), self._rate.demand()
+        )
+
+    def _as_alone(self, record: CallRecord, level: int, model: CostModel) -> CallRecord | None:
+        """What the estimator may learn from: None if that is not clear."""
+        if self.device == SERIAL:
+            return record
+        if level > self.parallelism:
+            return None
+        shares = met(record, model.transport_s)
+        worked = alone_s(record, self.device, model.transport_s, shares)
+        return record._replace(seconds=model.transport_s + worked, ready_s=0.0)
+
+    def _kind(self, kind: Hashable) -> _Kind:
+        known = self._kinds.get(kind)
+        if known is None:
+            known = self._kinds[kind] = _Kind(self._kin(kind))
+            if len(self._kinds) > TUNING.kinds:
+                self._kinds.popitem(last=False)
+        self._kinds.move_to_end(kind)
+        return known
+
+
+class _Rate:
+    """Items that a server is sent in a second, and what calls for them cost, of late."""
+
+    def __init__(self) -> None:
+        self._left: float | None = None
+        self._items = self._seconds = self._calls = self._fixed = self._per_item = 0.0
+        self._largest = 1
+
+    def sent(self, size: int, model: CostModel, largest: int, now: float) -> None:
+        if self._left is not None:
+            keep, service = TUNING.rate_keep_server, model.service_s(size)
+            pause = min(now - self._left, TUNING.rate_pause * service)
+            self._items = keep * self._items + size
+            self._calls = keep * self._calls + 1
+            self._seconds = keep * self._seconds + pause
+            self._fixed = keep * self._fixed + model.fixed_s
+            self._per_item = keep * self._per_item + size * model.per_item_s
+        self._left, self._largest = now, largest
+
+    def demand(self) -> Demand | None:
+        if self._seconds <= 0 or self._calls < 5:
+            return None
+        return Demand(
+            self._items / self._seconds,
+            self._fixed / self._calls,
+            self._per_item / self._items,
+            self._largest,
+        )

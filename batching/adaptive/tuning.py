@@ -1,0 +1,154 @@
+"""Every number that the adaptive code was given, in one place."""
+
+from dataclasses import dataclass
+
+__all__ = ["TUNING", "Tuning"]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Numbers with their units, effects and origins.
+
+    *derived*: follows from a theory that is named. *fitted*: the best of those tried with
+    ``python -m bench.simulate``. *guessed*: a sensible order of magnitude that was not varied.
+    """
+
+    # The fit of a cost (fit.py, estimator.py)
+    window_calls: int = 96
+    """Calls that are looked at without noise. Fitted."""
+    window_longest_factor: float = 8.0
+    """Times as many are looked at in noise, at most. Fitted."""
+    window_noise: float = 0.1
+    """Noise from which on more calls are looked at, by its square, as a mean needs. Derived."""
+    half_life_calls: float = 48.0
+    """Calls after which one counts half. Fitted."""
+    refit_interval_s: float = 0.25
+    """Least time between two fits. Guessed; a fit takes a millisecond."""
+    refit_news: float = 1 / 64
+    """Part of the window that must be new before a fit. Guessed."""
+    first_fits: int = 8
+    """So many first calls are each followed by a fit. Guessed."""
+    fits_to_know: int = 3
+    """Fits from which on a cost is relied upon: a line needs two points, and one to check."""
+    transport_candidates: int = 16
+    """Transports that are tried, up to the shortest call. Guessed."""
+    transport_refinements: int = 4
+    """Halvings of the distance around the best of them. Guessed."""
+    transport_doubt: float = 4.0
+    """Twice the log-likelihood ratio within which the transport stays as it was; two deviations.
+    Derived (Wilks' theorem)."""
+    keep_shape: float = 0.3
+    """How strongly a noisy fit holds on to the ratio of fixed and per-item time. Fitted."""
+    exact: float = 0.01
+    """Relative error that needs no explanation; the least noise. Guessed."""
+    negligible_square: float = 1e-5
+    """Difference between mean square relative errors that is none. Guessed."""
+    least_spread: float = 1e-3
+    """Relative variance of sizes below which they are all alike. Guessed."""
+    noise_prior: float = 0.3
+    """Relative deviation that is expected before any call. Guessed."""
+    noise_prior_calls: float = 10.0
+    """Calls for which the noise as it was counts. Fitted."""
+    shortest_s: float = 1e-6
+    """No call is shorter, against division by zero."""
+
+    # The test for a change (changes.py), in units of the usual error
+    usual_error: float = 0.05
+    """Relative error of a call that is no news, however exact the others are. Guessed."""
+    outlier: float = 5.0
+    """Errors beyond are passed over unless they become the rule. Guessed."""
+    cusum_clip: float = 4.0
+    """The most that one call counts for. Fitted."""
+    cusum_slack: float = 1.0
+    """Taken off for each call: half of the least change worth knowing. Derived (Page, 1954)."""
+    cusum_alarm: float = 8.0
+    """A sum beyond is a change. Fitted: none in thousands of noisy calls, seen after a dozen."""
+
+    # Departure (departure.py)
+    margin: float = 0.02
+    """Of a call's time: earlier than just in time by so much. Fitted."""
+    full_lead_noise: float = 2.0
+    """Times the noise: earlier by so much for a full batch, which nobody else can join. Fitted."""
+    idle_balance: float = 0.83
+    """See :func:`departure.idle_enough`. Fitted to the optimum of ``bench.optimum``."""
+    idle_sure: float = 0.95
+    """The highest likelihood of idleness that is waited for. Fitted."""
+    certain_deviations: float = 4.0
+    """Deviations after which a call is overdue."""
+    bisections: int = 12
+    """Halvings of the time in which a departure is looked for: to a four thousandth."""
+
+    # Rates and turns (turns.py)
+    rate_keep: float = 0.85
+    """Of what was seen of a rate, at each call. Guessed."""
+    rate_keep_server: float = 0.97
+    """The same for all calls of a server. Guessed."""
+    rate_pause: float = 4.0
+    """Times a call's time: a longer pause between two calls tells nothing of a rate. Guessed."""
+    kinds: int = 1024
+    """Keys and kinds that are remembered; those unused for longest are forgotten."""
+
+    # Probing (probing.py)
+    probe_interval_s: float = 0.8
+    """Between two early or late departures. Fitted."""
+    probe_early: float = 0.15
+    """Of a call's time, with the noise on top: so much earlier than just in time. Fitted."""
+    probe_late: float = 0.04
+    """Of a call's time: so much less lead. Fitted."""
+    probe_late_room: float = 0.75
+    """Of a batch; a fuller one is never late. Guessed."""
+    probe_noise: float = 0.1
+    """Noise by which costs show by themselves: with three times as much, probes are rare."""
+    probe_up_interval_s: float = 1.0
+    """Between two probes of more calls at a time. Guessed."""
+    probe_up_calls: float = 50.0
+    """The same in calls' times, if that is longer: a fiftieth of the calls. Guessed."""
+    probe_down_interval_s: float = 2.0
+    """Between two probes of fewer calls at a time. Guessed."""
+    probe_down_calls: float = 40.0
+    """The same in calls' times, if that is longer. Guessed."""
+
+    # Concurrency (concurrency.py)
+    speed_prior_deviation: float = 0.5
+    """Of a speed that was never seen, relative. Guessed."""
+    speed_exact: float = 0.05
+    """Least relative error that one call's speed is given. Guessed."""
+    speed_forget_s: float = 30.0
+    """After which the variance of what is known of a speed has doubled. Guessed."""
+    speed_known: float = 0.2
+    """Relative deviation below which a speed counts as seen. Guessed."""
+    speed_least: float = 0.01
+    """No device is slower, in units of what one call gets; against division by zero."""
+    capacity_used: float = 0.995
+    """Of a capacity, beyond which nothing is planned. Guessed."""
+    concurrency_gain: float = 0.03
+    """Of the expected latency: a smaller gain changes nothing. Guessed."""
+    merging_share: float = 0.6
+    """Of the occasions on which waiting calls ended together: from here on it merges. Guessed."""
+    merging_occasions: float = 3.0
+    """Before which nothing is said. Guessed."""
+    merging_keep: float = 0.9
+    """Of what was seen, at each occasion. Guessed."""
+    merging_together: float = 0.1
+    """Of a call's time: ends nearer to each other are one. Guessed."""
+
+
+    # The kind of device (device.py)
+    contrast_calls: int = 20
+    """Calls that are kept of each level of concurrency. Guessed."""
+    contrast_transports: int = 8
+    """Transports that are tried, up to the shortest call. Guessed."""
+    contrast_exact: float = 0.03
+    """Relative error that needs no explanation. Guessed."""
+    contrast_evidence: float = 12.0
+    """Twice the log-likelihood ratio by which another kind is taken. It is high since what no kind
+    explains, such as a cost that is no straight line, is no independent noise. Fitted."""
+    contrast_enough: int = 8
+    """Calls before which nothing is said. Guessed."""
+    contrast_overlap: float = 0.35
+    """Of a call's time, for which a call that is to meet another one meets it. Guessed."""
+    contrast_interval_s: float = 0.5
+    """Least time from one look at the kinds to the next: it takes some milliseconds. Guessed."""
+
+
+TUNING = Tuning()

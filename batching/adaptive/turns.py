@@ -1,0 +1,53 @@
+"""Whose turn it is: keys share what they have in common fairly, by what their calls cost."""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from batching.adaptive.tuning import TUNING
+
+__all__ = ["Turns"]
+
+
+@dataclass(slots=True)
+class _Flow:
+    turn: float = 0.0
+    left: float | None = None
+    items: float = 0.0
+    seconds: float = 0.0
+
+
+class Turns:
+    """Start-time fair queueing (Goyal et al., 1996): who has used little goes before who floods.
+
+    Also knows at what rate items of a key leave.
+    """
+
+    def __init__(self) -> None:
+        self._turn = 0.0
+        self._flows: OrderedDict[Hashable, _Flow] = OrderedDict()
+
+    def of(self, key: Hashable) -> float:
+        """The lower, the earlier."""
+        flow = self._flows.get(key)
+        return self._turn if flow is None else flow.turn
+
+    def rate(self, key: Hashable) -> float | None:
+        """Items of the key a second, of late; None if that is not known."""
+        flow = self._flows.get(key)
+        return flow.items / flow.seconds if flow and flow.seconds else None
+
+    def used(self, key: Hashable, size: int, service_s: float, now: float, *, known: bool) -> None:
+        """A call of ``size`` items leaves, which takes ``service_s`` seconds, if that is known."""
+        flow = self._flows.setdefault(key, _Flow())
+        self._flows.move_to_end(key)
+        if known:
+            if flow.left is not None:
+                flow.items = TUNING.rate_keep * flow.items + size
+                pause = min(now - flow.left, TUNING.rate_pause * service_s)
+                flow.seconds = TUNING.rate_keep * flow.seconds + pause
+            flow.left = now
+        self._turn = max(self._turn, flow.turn)
+        flow.turn = self._turn + service_s
+        if len(self._flows) > TUNING.kinds:
+            self._flows.popitem(last=False)
