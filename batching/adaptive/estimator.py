@@ -16,7 +16,7 @@ class CostEstimator:
     """Keeps the last calls, fits ``model`` to them now and then, and starts anew after a change."""
 
     def __init__(self, prior: CostModel = UNKNOWN) -> None:
-        self.model = replace(prior, known=False)
+        self.model = prior
         self.fits = 0
         longest = int(TUNING.window_calls * TUNING.window_longest_factor)
         self._records: deque[CallRecord] = deque(maxlen=longest)
@@ -75,4 +75,4 @@ class CostEstimator:
         while len(self._records) > TUNING.window_calls * window_factor(self.model.noise):
             self._records.popleft()
         model = fit(self._records, self.model, settled=self.fits > TUNING.first_fits)
-        self.model = replace(model, known=self.fits >= TUNING.fits_to_know)
+        self.model = replace(model, known=self.model.known or self.fits >= TUNING.fits_to_know)

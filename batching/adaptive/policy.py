@@ -1,65 +1,151 @@
 """Just in time: the next batch leaves so that it arrives as a device falls idle."""
 
 import math
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-from batching.adaptive.device import level_of
-from batching.adaptive.cost import CostModel
+from batching.adaptive.cost import UNKNOWN, CostModel
 from batching.adaptive.departure import idle_enough, leave_at
-from batching.adaptive.probing import Probe, Probes, pause_of_lead_s
+from batching.adaptive.forecast import Backlog, completion_at
+from batching.adaptive.inbound import Inbound
+from batching.adaptive.probing import Probe, Probes, pause_s
 from batching.adaptive.server import Call, Server
 from batching.adaptive.tuning import TUNING
 from batching.adaptive.turns import Turns
 from batching.dispatch import Departure, Q, QueueView
 
-__all__ = ["JustInTime"]
+__all__ = ["JustInTime", "Learnt"]
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What is known of a server and one kind of items."""
+
+    cost: CostModel
+    device: str
+    """The kind of device that it seems to be, in words."""
+    parallelism: int
+    """Calls that are best at the device at a time; 0: as many as there are."""
+
+
+class _Choice(NamedTuple):
+    """One way to send a batch."""
+
+    done_at: float
+    """When it would be done, as far as is known."""
+    at: float
+    server: Hashable
+    probe: Probe | None = None
+    size: int = 1 << 30
 
 
 class JustInTime:
+    """Learns what calls cost and sends each batch to arrive when a device can take it.
+
+    What is learnt of a server is in :class:`Server`; it starts with one call at a time, all of
+    which ended before the next leaves. Keys take turns by cost on the servers that they share. A
+    batch goes to the server that will have done it first, which it may have to wait for.
+
+    Parameters
+    ----------
+    max_in_flight
+        Calls that may run at a time, whatever was learnt.
+    kind
+        What keys have in common that cost the same; by default each key is learnt alone.
+    inbound
+        Tells how many items are still to come from this machine. While there are many, a batch
+        waits for a few of them although a device is free (:meth:`Inbound.target_batch_size`), but
+        no longer than they should take.
+    """
+
     def __init__(
         self,
         max_in_flight: int = 32,
         kind: Callable[[Any], Hashable] = lambda key: key,
+        inbound: Callable[[], Inbound] = lambda: Inbound(0, 0.0),
     ) -> None:
+        if max_in_flight < 1:
+            raise ValueError("max_in_flight must be at least 1")
         self._max_in_flight = max_in_flight
         self._kind = kind
+        self._inbound = inbound
         self._servers: dict[Hashable, Server] = {}
         self._probes: dict[Hashable, Probes] = {}
         self._turns = Turns()
         self._running = 0
-        self._plan: tuple[Probe | None, Hashable] = (None, None)
+        self._chosen: _Choice | None = None
 
     def server(self, name: Hashable) -> Server:
+        """What is known of a server."""
         server = self._servers.get(name)
         if server is None:
-            server = self._servers[name] = Server()
+            server = self._servers[name] = Server(self._kin)
             self._probes[name] = Probes()
         return server
 
+    def forget(self, name: Hashable) -> None:
+        """A server is gone for good."""
+        self._servers.pop(name, None)
+        self._probes.pop(name, None)
+
+    def cost(self, key: Hashable, server: Hashable = None) -> CostModel:
+        """What is known of calls for ``key`` on a server."""
+        return self.server(server).cost(self._kind(key))
+
+    def learnt(self, key: Hashable, server: Hashable = None) -> Learnt:
+        """All that is known of a server, for ``key``."""
+        known = self.server(server)
+        if known.merges:
+            return Learnt(self.cost(key, server), "merges calls that wait", 0)
+        return Learnt(self.cost(key, server), str(known.device), known.parallelism)
+
+    def expected(
+        self, own: Backlog, others: Iterable[Backlog], ready_at: float, now: float
+    ) -> float:
+        """See :func:`completion_at`."""
+        return completion_at(own, others, self.server, self._kind, ready_at, now)
+
     def next(self, queues: Sequence[Q], now: float) -> Departure[Q]:
-        queue = min(queues, key=lambda queue: (self._turns.of(queue.key), queue.oldest))
-        name = queue.servers[0]
-        probe, at = self._leave(queue, name, now)
-        self._plan = probe, name
-        return Departure(queue, name, at)
+        """See :meth:`Dispatch.next`."""
+        self._chosen = None
+        ready, patience = self._with_company(queues, now)
+        if not ready:
+            return patience
+        best: Departure[Q] | None = None
+        taken: set[Hashable] = set()
+        for queue in sorted(ready, key=lambda one: (self._turns.of(one.key), one.oldest)):
+            names = [name for name in queue.servers if name not in taken]
+            if not names:
+                continue
+            choice = min(self._choice(queue, name, now) for name in names)
+            departure = Departure(queue, choice.server, choice.at, choice.size)
+            if choice.at <= now:
+                self._chosen = choice
+                return departure
+            taken.add(choice.server)  # who comes later must not take it away
+            if best is None or choice.at < best.at:
+                best = departure
+        assert best is not None  # noqa: S101 - the first queue has at least one server
+        return best
 
     def submitted(self, queue: QueueView, now: float) -> None:
-        pass
+        """See :meth:`Dispatch.submitted`."""
 
-    def sent(self, queue: QueueView, name: Hashable, size: int, now: float) -> Call:
-        server, kind = self.server(name), self._kind(queue.key)
-        model = server.cost(kind)
-        probe, planned = self._plan
-        if probe is not None and planned == name:
-            self._commit(probe, name, model, size, now)
-        self._plan = None, None
-        call = server.send(queue.key, kind, size, queue.max_batch_size(name), now)
+    def sent(self, queue: QueueView, server: Hashable, size: int, now: float) -> Call:
+        """See :meth:`Dispatch.sent`."""
+        known, kind = self.server(server), self._kind(queue.key)
+        model = known.cost(kind)
+        if self._chosen is not None and self._chosen.probe is not None:
+            pause = pause_s(self._chosen.probe, model.service_s(size), model.noise)
+            self._probes[server].done(self._chosen.probe, pause, now)
+        self._chosen = None
         self._running += 1
         self._turns.used(queue.key, size, model.service_s(size), now, known=model.known)
-        return call
+        return known.send(queue.key, kind, size, queue.max_batch_size(server), now)
 
     def ended(self, call: Call, now: float, *, failed: bool) -> None:
+        """See :meth:`Dispatch.ended`."""
         self._running -= 1
         changes = call.server.changes
         call.server.end(call, now, failed=failed)
@@ -68,61 +154,108 @@ class JustInTime:
                 if server is call.server:
                     self._probes[name].renew()
 
-    def _commit(self, probe: Probe, name: Hashable, model: CostModel, size: int, now: float) -> None:
-        service = model.service_s(size)
-        if probe is Probe.MORE:
-            pause = max(TUNING.probe_up_interval_s, TUNING.probe_up_calls * service)
-        elif probe is Probe.FEWER:
-            pause = max(TUNING.probe_down_interval_s, TUNING.probe_down_calls * service)
-        else:
-            pause = pause_of_lead_s(model.noise)
-        self._probes[name].done(probe, pause, now)
+    def _with_company(self, queues: Sequence[Q], now: float) -> tuple[Sequence[Q], Departure[Q]]:
+        """The queues that need not wait for what is inbound, and when the first of them need not
+        any more."""
+        inbound = self._inbound()
+        target = inbound.target_batch_size()
+        patience_s = target * inbound.interval_s if target > 1 else 0.0
+        first = min(queues, key=lambda queue: queue.oldest)
+        name = first.servers[0]
+        ready = [
+            queue
+            for queue in queues
+            if target == 1
+            or queue.depth >= min(target, queue.max_batch_size(queue.servers[0]))
+            or queue.oldest + patience_s <= now
+        ]
+        return ready, Departure(first, name, first.oldest + patience_s)
 
-    def _leave(self, queue: QueueView, name: Hashable, now: float) -> tuple[Probe | None, float]:
+    def _kin(self, kind: Hashable) -> CostModel:
+        """What servers are like, for one of which nothing is known."""
+        found = [
+            model
+            for server in self._servers.values()
+            if (model := server.own_cost(kind)) is not None and model.known
+        ]
+        if not found:
+            return UNKNOWN
+        n = len(found)
+        return replace(
+            found[0],
+            fixed_s=sum(model.fixed_s for model in found) / n,
+            per_item_s=sum(model.per_item_s for model in found) / n,
+            transport_s=sum(model.transport_s for model in found) / n,
+        )
+
+    def _choice(self, queue: QueueView, name: Hashable, now: float) -> _Choice:
+        """How a batch is best sent to a server, and when it would be done."""
         server, probes = self.server(name), self._probes[name]
-        running = len(server.calls)
-        if running == 0:
-            return (Probe.FEWER if self._draining(server, probes, now) else None), now
-        if self._running >= self._max_in_flight:
-            return None, math.inf
         model = server.cost(self._kind(queue.key))
-        if not model.known:
-            return None, math.inf
-        if server.merges:
-            return None, now
-        if self._draining(server, probes, now):
-            return None, math.inf
+        running = len(server.calls)
+        if self._running >= self._max_in_flight:
+            return _Choice(math.inf, math.inf, name)
+        if not model.known:  # one call at a time tells most
+            return _Choice(now, now, name) if not running else _Choice(math.inf, math.inf, name)
         size = min(queue.depth, queue.max_batch_size(name))
         service = model.service_s(size) * server.stretch
-        places = server.parallelism
+        if not running:
+            if now - server.used_at > TUNING.explore_interval_s and len(queue.servers) > 1:
+                return _Choice(now, now, name, size=1)
+            probe = Probe.ALONE if self._alone_due(server, probes, now) else None
+            return _Choice(now + model.transport_s + service, now, name, probe)
         free, deviation = server.free_at()
+        probe, at = self._leave(queue, server, probes, (free, deviation), now)
+        soonest = max(now, free - model.transport_s) if at == math.inf else max(now, at)
+        done = max(soonest + model.transport_s, free) + service
+        return _Choice(done, at, name, probe)
+
+    def _leave(
+        self,
+        queue: QueueView,
+        server: Server,
+        probes: Probes,
+        free: tuple[float, float],
+        now: float,
+    ) -> tuple[Probe | None, float]:
+        """When the next batch leaves for a server that is at work, and what is tried by that."""
+        if server.merges:
+            return None, now
+        if self._alone_due(server, probes, now):
+            return None, math.inf
+        model, running, places = server.cost(self._kind(queue.key)), len(server.calls), server.parallelism
+        largest = queue.max_batch_size(None)
+        service = model.service_s(min(queue.depth, largest)) * server.stretch
         if running >= places * (2 + math.ceil(model.transport_s / service)):
             return None, math.inf
-        if free <= now - TUNING.certain_deviations * deviation:
+        free_at, deviation = free
+        if free_at <= now - TUNING.certain_deviations * deviation:
             return None, now
-        probe, extra = self._extra(probes, queue, name, size, model.noise, now)
-        rate = self._turns.rate(queue.key) or size / service
+        probe, extra = self._extra(probes, queue.depth, largest, model.noise, now)
+        rate = self._turns.rate(queue.key) or queue.depth / service
         likelihood = idle_enough(rate * model.fixed_s, queue.depth)
         lead = model.transport_s + service * extra
-        at = leave_at(free, deviation, lead, likelihood, now)
-        more = free - TUNING.contrast_overlap * service - model.transport_s
+        at = leave_at(free_at, deviation, lead, likelihood, now)
+        more = free_at - TUNING.contrast_overlap * service - model.transport_s
         if running == places and probes.due(Probe.MORE, now) and now <= more < at:
             return Probe.MORE, more
         return probe, at
 
+    @staticmethod
     def _extra(
-        self, probes: Probes, queue: QueueView, name: Hashable, size: int, noise: float, now: float
+        probes: Probes, depth: int, largest: int, noise: float, now: float
     ) -> tuple[Probe | None, float]:
         """By what part of a call's time the lead is longer than the transport."""
-        largest = queue.max_batch_size(name)
-        if queue.depth >= largest:
+        if depth >= largest:
             return None, max(TUNING.margin, TUNING.full_lead_noise * noise)
         if probes.due(Probe.EARLY, now):
             return Probe.EARLY, TUNING.probe_early + noise
-        if probes.due(Probe.LATE, now) and size < TUNING.probe_late_room * largest:
+        if probes.due(Probe.LATE, now) and depth < TUNING.probe_late_room * largest:
             return Probe.LATE, -TUNING.probe_late
         return None, TUNING.margin
 
-    def _draining(self, server: Server, probes: Probes, now: float) -> bool:
+    @staticmethod
+    def _alone_due(server: Server, probes: Probes, now: float) -> bool:
         """Whether no call may leave until all have ended, to see how fast one is alone."""
-        return probes.due(Probe.FEWER, now) and now - server.alone_at > TUNING.probe_down_interval_s
+        stale = now - server.alone_at > TUNING.probe_alone_interval_s
+        return stale and probes.due(Probe.ALONE, now)

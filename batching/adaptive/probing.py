@@ -6,25 +6,25 @@ while more calls run than are believed best, or only after all have ended.
 """
 
 import math
-from collections.abc import Hashable
 from enum import Enum, auto
 
 from batching.adaptive.tuning import TUNING
 
-__all__ = ["Probe", "Probes"]
+__all__ = ["Probe", "Probes", "pause_s"]
 
 
 class Probe(Enum):
     """What is tried."""
 
     EARLY = auto()
-    """Would less waiting at the device show? Then there is less transport than believed."""
+    """A little early: does the call wait at the device, or is there more transport than believed?
+    """
     LATE = auto()
-    """Does less lead do?"""
+    """A little late: does less lead do?"""
     MORE = auto()
-    """More calls at a time: are they slowed down?"""
-    FEWER = auto()
-    """Are fewer calls at a time faster?"""
+    """Beside more calls than are believed best: are they slowed down?"""
+    ALONE = auto()
+    """After all have ended: how fast is a call that meets no other?"""
 
 
 class Probes:
@@ -46,9 +46,11 @@ class Probes:
         self._due = dict.fromkeys(Probe, -math.inf)
 
 
-def pause_of_lead_s(noise: float) -> float:
-    """From one early or late departure to the next: rare where costs vary by themselves."""
+def pause_s(probe: Probe, service_s: float, noise: float) -> float:
+    """Seconds from a probe to the next of its kind, if a call takes ``service_s``."""
+    if probe is Probe.MORE:
+        return max(TUNING.probe_more_interval_s, TUNING.probe_more_calls * service_s)
+    if probe is Probe.ALONE:
+        return max(TUNING.probe_alone_interval_s, TUNING.probe_alone_calls * service_s)
+    # Where costs vary by themselves, they need not be made to.
     return TUNING.probe_interval_s * (1 + (noise / TUNING.probe_noise) ** 2)
-
-
-_ = Hashable

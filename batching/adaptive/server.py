@@ -88,6 +88,11 @@ class Server:
         known = self._kinds.get(kind)
         return self._kin(kind) if known is None else known.estimator.model
 
+    def own_cost(self, kind: Hashable) -> CostModel | None:
+        """What was learnt of calls of a kind on this very server; None before the first."""
+        known = self._kinds.get(kind)
+        return None if known is None else known.estimator.model
+
     @property
     def stretch(self) -> float:
         """By what factor calls take longer at the device than alone, when as many are there as is

@@ -99,13 +99,13 @@ class Tuning:
     """Of a batch; a fuller one is never late. Guessed."""
     probe_noise: float = 0.1
     """Noise by which costs show by themselves: with three times as much, probes are rare."""
-    probe_up_interval_s: float = 1.0
-    """Between two probes of more calls at a time. Guessed."""
-    probe_up_calls: float = 50.0
+    probe_more_interval_s: float = 1.0
+    """Between two calls that meet more others than is best. Guessed."""
+    probe_more_calls: float = 50.0
     """The same in calls' times, if that is longer: a fiftieth of the calls. Guessed."""
-    probe_down_interval_s: float = 2.0
-    """Between two probes of fewer calls at a time. Guessed."""
-    probe_down_calls: float = 40.0
+    probe_alone_interval_s: float = 2.0
+    """Between two calls that meet no other. Guessed."""
+    probe_alone_calls: float = 40.0
     """The same in calls' times, if that is longer. Guessed."""
 
     # Concurrency (concurrency.py)
@@ -149,6 +149,15 @@ class Tuning:
     """Of a call's time, for which a call that is to meet another one meets it. Guessed."""
     contrast_interval_s: float = 0.5
     """Least time from one look at the kinds to the next: it takes some milliseconds. Guessed."""
+
+
+    # Choice of a server (policy.py)
+    explore_interval_s: float = 4.0
+    """A server that had no call for so long gets one item, to see how fast it is by now. Guessed."""
+
+    # Waiting for what is inbound (inbound.py)
+    call_cpu_s: float = 1.5e-3
+    """CPU that a call costs this machine, whatever it carries. Measured (bench/README.md)."""
 
 
 TUNING = Tuning()
