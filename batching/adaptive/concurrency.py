@@ -51,7 +51,10 @@ def best_parallelism(kind: DeviceKind, current: int, highest: int, demand: Deman
     if not kind.contention or demand is None:
         return allowed[-1] if not kind.contention else min(current, allowed[-1])
     latencies = {level: mean_latency_s(level, kind.speed(level), demand) for level in allowed}
-    best = min(allowed, key=lambda level: (latencies[level], -level))
+    if min(latencies.values()) == math.inf:
+        enough = TUNING.speed_enough * kind.speed(allowed[-1])
+        return next(level for level in allowed if kind.speed(level) >= enough)
+    best = min(allowed, key=lambda level: latencies[level])
     if current in latencies and latencies[best] > latencies[current] * (1 - TUNING.concurrency_gain):
         return current
     return best

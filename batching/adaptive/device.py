@@ -119,10 +119,15 @@ def alone_s(record: CallRecord, kind: DeviceKind, transport_s: float, shares: Sh
     return record.seconds - max(transport_s, min(ready, record.seconds))
 
 
-def mean_calls(shares: Shares) -> float:
-    """The number of calls at a time that a call met on average."""
+def most_calls(shares: Shares) -> int:
+    """The highest number of calls at a time that a call met for more than a moment."""
     total = sum(seconds for _, seconds in shares)
-    return sum(calls * seconds for calls, seconds in shares) / total if total else 1.0
+    together = 0.0
+    for calls, seconds in sorted(shares, reverse=True):
+        together += seconds
+        if together > TUNING.contrast_share * total:
+            return calls
+    return 1
 
 
 class Contrast:
@@ -132,19 +137,22 @@ class Contrast:
         self._levels: dict[int, deque[tuple[float, CallRecord]]] = {}
 
     def add(self, record: CallRecord, transport_s: float, now: float) -> int:
-        """Keep a call; return its level."""
-        level = level_of(round(mean_calls(met(record, transport_s))))
+        """Keep a call that ended just now; return its level."""
+        for kept in self._levels.values():
+            if kept and kept[0][0] < now - TUNING.contrast_age_s:
+                kept.popleft()
+        level = level_of(most_calls(met(record, transport_s)))
         kept = self._levels.setdefault(level, deque(maxlen=TUNING.contrast_calls))
         kept.append((now, record))
         return level
 
-    def seen(self, level: int, since: float) -> int:
-        """How many calls of a level there are from that time on."""
-        return sum(at >= since for at, _ in self._levels.get(level, ()))
+    def seen(self, level: int) -> int:
+        """How many calls of a level there are."""
+        return len(self._levels.get(level, ()))
 
     def highest(self) -> int:
         """The highest level of which there are calls."""
-        return max(self._levels, default=1)
+        return max((level for level, kept in self._levels.items() if kept), default=1)
 
     def records(self) -> list[CallRecord]:
         """All of them."""

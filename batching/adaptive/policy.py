@@ -1,6 +1,7 @@
 """Just in time: the next batch leaves so that it arrives as a device falls idle."""
 
 import math
+import sys
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from batching.adaptive.inbound import Inbound
 from batching.adaptive.probing import Probe, Probes, pause_s
 from batching.adaptive.server import Call, Server
 from batching.adaptive.tuning import TUNING
-from batching.adaptive.turns import Turns
+from batching.adaptive.turns import DecayingRate, Turns
 from batching.dispatch import Departure, Q, QueueView
 
 __all__ = ["JustInTime", "Learnt"]
@@ -36,8 +37,10 @@ class _Choice(NamedTuple):
     """When it would be done, as far as is known."""
     at: float
     server: Hashable
+    service_s: float = 0.0
+    """What the device needs for it."""
     probe: Probe | None = None
-    size: int = 1 << 30
+    size: int = sys.maxsize
 
 
 class JustInTime:
@@ -73,6 +76,8 @@ class JustInTime:
         self._servers: dict[Hashable, Server] = {}
         self._probes: dict[Hashable, Probes] = {}
         self._turns = Turns()
+        self._arrivals = DecayingRate()
+        self._crowd = 0
         self._running = 0
         self._chosen: _Choice | None = None
 
@@ -80,7 +85,7 @@ class JustInTime:
         """What is known of a server."""
         server = self._servers.get(name)
         if server is None:
-            server = self._servers[name] = Server(self._kin)
+            server = self._servers[name] = Server(self._kin, self._demanded)
             self._probes[name] = Probes()
         return server
 
@@ -109,6 +114,9 @@ class JustInTime:
     def next(self, queues: Sequence[Q], now: float) -> Departure[Q]:
         """See :meth:`Dispatch.next`."""
         self._chosen = None
+        self._crowd = sum(
+            max(0, queue.depth - queue.max_batch_size(queue.servers[0])) for queue in queues
+        )
         ready, patience = self._with_company(queues, now)
         if not ready:
             return patience
@@ -118,7 +126,7 @@ class JustInTime:
             names = [name for name in queue.servers if name not in taken]
             if not names:
                 continue
-            choice = min(self._choice(queue, name, now) for name in names)
+            choice = self._best(queue, [self._choice(queue, name, now) for name in names], now)
             departure = Departure(queue, choice.server, choice.at, choice.size)
             if choice.at <= now:
                 self._chosen = choice
@@ -131,13 +139,17 @@ class JustInTime:
 
     def submitted(self, queue: QueueView, now: float) -> None:
         """See :meth:`Dispatch.submitted`."""
+        self._arrivals.add(1, now)
 
     def sent(self, queue: QueueView, server: Hashable, size: int, now: float) -> Call:
         """See :meth:`Dispatch.sent`."""
         known, kind = self.server(server), self._kind(queue.key)
         model = known.cost(kind)
         if self._chosen is not None and self._chosen.probe is not None:
-            pause = pause_s(self._chosen.probe, model.service_s(size), model.noise)
+            crowded = queue.depth >= queue.max_batch_size(server)
+            pause = pause_s(
+                self._chosen.probe, model.service_s(size), model.noise, crowded=crowded
+            )
             self._probes[server].done(self._chosen.probe, pause, now)
         self._chosen = None
         self._running += 1
@@ -171,6 +183,12 @@ class JustInTime:
         ]
         return ready, Departure(first, name, first.oldest + patience_s)
 
+    def _demanded(self, server: Server, now: float) -> float:
+        """Items a second that a server is to be given: its share of those that come and wait."""
+        rate = self._arrivals.per_second(now) + self._crowd / TUNING.rate_window_s
+        total = sum(other.sent.per_second(now) for other in self._servers.values())
+        return rate * server.sent.per_second(now) / total if total else rate
+
     def _kin(self, kind: Hashable) -> CostModel:
         """What servers are like, for one of which nothing is known."""
         found = [
@@ -188,6 +206,28 @@ class JustInTime:
             transport_s=sum(model.transport_s for model in found) / n,
         )
 
+    def _best(self, queue: QueueView, choices: list[_Choice], now: float) -> _Choice:
+        """The one that is done first, but for a crowd: those behind are helped if another server
+        takes this batch although it needs longer.
+
+        A batch taken away spares all who wait behind it its time, and those who will come, until
+        the queue is empty, by the factor 1 / (1 - rho) of any queue.
+        """
+        first = min(choices)
+        behind = queue.depth - queue.max_batch_size(first.server)
+        if first.at <= now or behind <= 0 or len(choices) == 1:
+            return first
+        full = queue.max_batch_size(first.server)
+        service = first.service_s
+        spare = 1 - self._arrivals.per_second(now) * service / full
+        gain = behind * service / max(spare, TUNING.spare_least)
+        open_now = [one for one in choices if one.at <= now]
+        if open_now:
+            other = min(open_now)
+            if gain > full * (other.done_at - first.done_at):
+                return other
+        return first
+
     def _choice(self, queue: QueueView, name: Hashable, now: float) -> _Choice:
         """How a batch is best sent to a server, and when it would be done."""
         server, probes = self.server(name), self._probes[name]
@@ -202,13 +242,14 @@ class JustInTime:
         if not running:
             if now - server.used_at > TUNING.explore_interval_s and len(queue.servers) > 1:
                 return _Choice(now, now, name, size=1)
-            probe = Probe.ALONE if self._alone_due(server, probes, now) else None
-            return _Choice(now + model.transport_s + service, now, name, probe)
+            alone = server.forgot_alone(self._kind(queue.key))
+            probe = Probe.ALONE if alone and probes.due(Probe.ALONE, now) else None
+            return _Choice(now + model.transport_s + service, now, name, service, probe)
         free, deviation = server.free_at()
         probe, at = self._leave(queue, server, probes, (free, deviation), now)
         soonest = max(now, free - model.transport_s) if at == math.inf else max(now, at)
         done = max(soonest + model.transport_s, free) + service
-        return _Choice(done, at, name, probe)
+        return _Choice(done, at, name, service, probe)
 
     def _leave(
         self,
@@ -221,7 +262,7 @@ class JustInTime:
         """When the next batch leaves for a server that is at work, and what is tried by that."""
         if server.merges:
             return None, now
-        if self._alone_due(server, probes, now):
+        if server.forgot_alone(self._kind(queue.key)) and probes.due(Probe.ALONE, now):
             return None, math.inf
         model, running, places = server.cost(self._kind(queue.key)), len(server.calls), server.parallelism
         largest = queue.max_batch_size(None)
@@ -236,10 +277,32 @@ class JustInTime:
         likelihood = idle_enough(rate * model.fixed_s, queue.depth)
         lead = model.transport_s + service * extra
         at = leave_at(free_at, deviation, lead, likelihood, now)
-        more = free_at - TUNING.contrast_overlap * service - model.transport_s
-        if running == places and probes.due(Probe.MORE, now) and now <= more < at:
-            return Probe.MORE, more
-        return probe, at
+        more = self._try_more(queue, server, probes, free_at, service, now)
+        return more if more is not None and now <= more[1] < at else (probe, at)
+
+    def _try_more(
+        self,
+        queue: QueueView,
+        server: Server,
+        probes: Probes,
+        free_at: float,
+        service: float,
+        now: float,
+    ) -> tuple[Probe, float] | None:
+        """What is tried beside more calls than are best, and when; None if nothing is."""
+        model = server.cost(self._kind(queue.key))
+        ahead = free_at - model.transport_s - now
+        if ahead <= service:
+            curious = server.curious(self._kind(queue.key))
+            if curious and queue.depth >= queue.max_batch_size(None):
+                return Probe.MORE, now
+            if curious or probes.due(Probe.MORE, now):
+                early = TUNING.contrast_overlap * service
+                return Probe.MORE, free_at - early - model.transport_s
+        elif ahead <= 2 * service and server.parallelism == 1 and probes.due(Probe.MERGING, now):
+            apart = TUNING.probe_merging_apart * service
+            return Probe.MERGING, max(now, server.used_at + apart)
+        return None
 
     @staticmethod
     def _extra(
@@ -253,9 +316,3 @@ class JustInTime:
         if probes.due(Probe.LATE, now) and depth < TUNING.probe_late_room * largest:
             return Probe.LATE, -TUNING.probe_late
         return None, TUNING.margin
-
-    @staticmethod
-    def _alone_due(server: Server, probes: Probes, now: float) -> bool:
-        """Whether no call may leave until all have ended, to see how fast one is alone."""
-        stale = now - server.alone_at > TUNING.probe_alone_interval_s
-        return stale and probes.due(Probe.ALONE, now)

@@ -23,6 +23,8 @@ class Probe(Enum):
     """A little late: does less lead do?"""
     MORE = auto()
     """Beside more calls than are believed best: are they slowed down?"""
+    MERGING = auto()
+    """Beside a call that waits already: do they end together?"""
     ALONE = auto()
     """After all have ended: how fast is a call that meets no other?"""
 
@@ -46,11 +48,21 @@ class Probes:
         self._due = dict.fromkeys(Probe, -math.inf)
 
 
-def pause_s(probe: Probe, service_s: float, noise: float) -> float:
-    """Seconds from a probe to the next of its kind, if a call takes ``service_s``."""
+def pause_s(probe: Probe, service_s: float, noise: float, *, crowded: bool) -> float:
+    """Seconds from a probe to the next of its kind, if a call takes ``service_s``; ``crowded`` while
+    a full batch waits."""
+    if probe is Probe.MORE and crowded:
+        return TUNING.probe_more_crowded_calls * service_s
     if probe is Probe.MORE:
-        return max(TUNING.probe_more_interval_s, TUNING.probe_more_calls * service_s)
+        return _within(TUNING.probe_more_calls * service_s, TUNING.probe_more_s)
+    if probe is Probe.MERGING:
+        return _within(TUNING.probe_merging_calls * service_s, TUNING.probe_merging_s)
     if probe is Probe.ALONE:
-        return max(TUNING.probe_alone_interval_s, TUNING.probe_alone_calls * service_s)
+        return _within(TUNING.probe_alone_calls * service_s, TUNING.probe_alone_s)
+    pause = _within(TUNING.probe_lead_calls * service_s, TUNING.probe_lead_s)
     # Where costs vary by themselves, they need not be made to.
-    return TUNING.probe_interval_s * (1 + (noise / TUNING.probe_noise) ** 2)
+    return pause * (1 + (noise / TUNING.probe_noise) ** 2)
+
+
+def _within(value: float, limits: tuple[float, float]) -> float:
+    return min(max(value, limits[0]), limits[1])

@@ -19,6 +19,7 @@ from batching.adaptive.device import (
 from batching.adaptive.estimator import CostEstimator
 from batching.adaptive.merging import MergingDetector
 from batching.adaptive.tuning import TUNING
+from batching.adaptive.turns import DecayingRate
 
 __all__ = ["Call", "Server"]
 
@@ -61,12 +62,17 @@ class Server:
     """What is learnt of a server, by the calls that it runs: for each kind of item the cost, for
     all together what kind of device it is and how many calls at a time it is best given."""
 
-    def __init__(self, kin: Callable[[Hashable], CostModel] = lambda _: UNKNOWN) -> None:
+    def __init__(
+        self,
+        kin: Callable[[Hashable], CostModel] = lambda _: UNKNOWN,
+        demanded: "Callable[[Server, float], float]" = lambda server, now: server.sent.per_second(
+            now
+        ),
+    ) -> None:
+        self._demanded = demanded
         self.calls: list[Call] = []
         self.used_at = -math.inf
         """When a call last left for it."""
-        self.alone_at = -math.inf
-        """When a call last ended that had met no other."""
         self.changes = 0
         """How often it was seen to have become another."""
         self.device: DeviceKind = SERIAL
@@ -75,7 +81,9 @@ class Server:
         self.merging: MergingDetector[Call] = MergingDetector()
         self._kin = kin
         self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
-        self._rate = _Rate()
+        self._mix = _Mix()
+        self.sent = DecayingRate()
+        """Items that left for it."""
         self._chosen_at = -math.inf
 
     @property
@@ -93,6 +101,17 @@ class Server:
         known = self._kinds.get(kind)
         return None if known is None else known.estimator.model
 
+    def curious(self, kind: Hashable) -> bool:
+        """Whether it is hardly known what one call more than is best would bring."""
+        known = self._kinds.get(kind)
+        level = level_of(self.parallelism + 1)
+        return known is not None and known.contrast.seen(level) < TUNING.probe_more_new
+
+    def forgot_alone(self, kind: Hashable) -> bool:
+        """Whether too few calls are remembered that met no other."""
+        known = self._kinds.get(kind)
+        return known is not None and known.contrast.seen(1) < TUNING.probe_more_new
+
     @property
     def stretch(self) -> float:
         """By what factor calls take longer at the device than alone, when as many are there as is
@@ -108,7 +127,8 @@ class Server:
         self.used_at = now
         model = self.cost(kind)
         if model.known:
-            self._rate.sent(size, model, largest, now)
+            self._mix.add(size, model, largest)
+        self.sent.add(size, now)
         return call
 
     def end(self, call: Call, now: float, *, failed: bool) -> None:
@@ -144,8 +164,6 @@ class Server:
     def _learn(self, call: Call, now: float) -> None:
         known = self._kind(call.kind)
         model, record = known.estimator.model, call.record()
-        if not record.ends_before and not record.others_after:
-            self.alone_at = now
         if model.known:
             self.merging.ended(
                 call,
@@ -159,7 +177,10 @@ class Server:
             if known.estimator.learn(self._as_alone(record, level, model), now):
                 self.changes += 1
                 known.contrast.clear()
-            elif now - self._chosen_at > TUNING.contrast_interval_s:
+            elif (
+                now - self._chosen_at > TUNING.contrast_interval_s
+                or known.contrast.seen(level) <= TUNING.probe_more_new
+            ):
                 self._look_again(known, now)
 
     def _look_again(self, known: _Kind, now: float) -> None:
@@ -179,7 +200,7 @@ class Server:
                     )
                 )
         self.parallelism = best_parallelism(
-            self.device, self.parallelism, known.contrast.highest(), self._rate.demand()
+            self.device, self.parallelism, known.contrast.highest(), self._mix.demand(self._demanded(self, now))
         )
 
     def _as_alone(self, record: CallRecord, level: int, model: CostModel) -> CallRecord | None:
@@ -202,31 +223,24 @@ class Server:
         return known
 
 
-class _Rate:
-    """Items that a server is sent in a second, and what calls for them cost, of late."""
+class _Mix:
+    """What calls on a server cost on average, of whatever kind, of late."""
 
     def __init__(self) -> None:
-        self._left: float | None = None
-        self._items = self._seconds = self._calls = self._fixed = self._per_item = 0.0
+        self._items = self._calls = self._fixed = self._per_item = 0.0
         self._largest = 1
 
-    def sent(self, size: int, model: CostModel, largest: int, now: float) -> None:
-        if self._left is not None:
-            keep, service = TUNING.rate_keep_server, model.service_s(size)
-            pause = min(now - self._left, TUNING.rate_pause * service)
-            self._items = keep * self._items + size
-            self._calls = keep * self._calls + 1
-            self._seconds = keep * self._seconds + pause
-            self._fixed = keep * self._fixed + model.fixed_s
-            self._per_item = keep * self._per_item + size * model.per_item_s
-        self._left, self._largest = now, largest
+    def add(self, size: int, model: CostModel, largest: int) -> None:
+        keep = TUNING.mix_keep
+        self._items = keep * self._items + size
+        self._calls = keep * self._calls + 1
+        self._fixed = keep * self._fixed + model.fixed_s
+        self._per_item = keep * self._per_item + size * model.per_item_s
+        self._largest = largest
 
-    def demand(self) -> Demand | None:
-        if self._seconds <= 0 or self._calls < 5:
+    def demand(self, rate: float) -> Demand | None:
+        if not self._calls:
             return None
         return Demand(
-            self._items / self._seconds,
-            self._fixed / self._calls,
-            self._per_item / self._items,
-            self._largest,
+            rate, self._fixed / self._calls, self._per_item / self._items, self._largest
         )

@@ -81,15 +81,19 @@ class Tuning:
     # Rates and turns (turns.py)
     rate_keep: float = 0.85
     """Of what was seen of a rate, at each call. Guessed."""
-    rate_keep_server: float = 0.97
-    """The same for all calls of a server. Guessed."""
+    rate_window_s: float = 2.0
+    """Time constant of the rate at which items arrive, and in which a backlog is to be worked off.
+    Guessed."""
+    mix_keep: float = 0.97
+    """Of what was seen of the costs that calls on a server have, at each call. Guessed."""
     rate_pause: float = 4.0
     """Times a call's time: a longer pause between two calls tells nothing of a rate. Guessed."""
     kinds: int = 1024
     """Keys and kinds that are remembered; those unused for longest are forgotten."""
 
-    # Probing (probing.py)
-    probe_interval_s: float = 0.8
+    # Probing (probing.py); a pause is so many calls' times, within the two limits in seconds
+    probe_lead_calls: float = 30.0
+    probe_lead_s: tuple[float, float] = (0.1, 0.8)
     """Between two early or late departures. Fitted."""
     probe_early: float = 0.15
     """Of a call's time, with the noise on top: so much earlier than just in time. Fitted."""
@@ -99,14 +103,23 @@ class Tuning:
     """Of a batch; a fuller one is never late. Guessed."""
     probe_noise: float = 0.1
     """Noise by which costs show by themselves: with three times as much, probes are rare."""
-    probe_more_interval_s: float = 1.0
-    """Between two calls that meet more others than is best. Guessed."""
     probe_more_calls: float = 50.0
-    """The same in calls' times, if that is longer: a fiftieth of the calls. Guessed."""
-    probe_alone_interval_s: float = 2.0
-    """Between two calls that meet no other. Guessed."""
-    probe_alone_calls: float = 40.0
-    """The same in calls' times, if that is longer. Guessed."""
+    probe_more_s: tuple[float, float] = (0.2, 2.5)
+    """Between two calls that meet more others than is best. Guessed: a fiftieth of the calls."""
+    probe_more_crowded_calls: float = 6.0
+    """The same while a full batch waits: what is full costs nothing more, and where a device is
+    given too few calls, the backlog grows until that is known. Guessed."""
+    probe_more_new: int = 3
+    """Calls at a number that was hardly seen yet which follow each other without a pause. Guessed.
+    """
+    probe_alone_calls: float = 20.0
+    probe_alone_s: tuple[float, float] = (0.1, 2.0)
+    """Between two calls that meet no other, while too few such are remembered. Guessed."""
+    probe_merging_calls: float = 150.0
+    probe_merging_s: tuple[float, float] = (0.4, 4.0)
+    """Between two pairs of calls that wait for a third together. Guessed."""
+    probe_merging_apart: float = 0.15
+    """Of a call's time, from one of a pair to the other. Guessed."""
 
     # Concurrency (concurrency.py)
     speed_prior_deviation: float = 0.5
@@ -121,6 +134,9 @@ class Tuning:
     """No device is slower, in units of what one call gets; against division by zero."""
     capacity_used: float = 0.995
     """Of a capacity, beyond which nothing is planned. Guessed."""
+    speed_enough: float = 0.95
+    """Of the highest speed: less is not worth more calls at a time, where all are too slow.
+    Guessed."""
     concurrency_gain: float = 0.03
     """Of the expected latency: a smaller gain changes nothing. Guessed."""
     merging_share: float = 0.6
@@ -136,6 +152,8 @@ class Tuning:
     # The kind of device (device.py)
     contrast_calls: int = 20
     """Calls that are kept of each level of concurrency. Guessed."""
+    contrast_age_s: float = 60.0
+    """After which a call is no contrast any more. Guessed."""
     contrast_transports: int = 8
     """Transports that are tried, up to the shortest call. Guessed."""
     contrast_exact: float = 0.03
@@ -145,13 +163,17 @@ class Tuning:
     explains, such as a cost that is no straight line, is no independent noise. Fitted."""
     contrast_enough: int = 8
     """Calls before which nothing is said. Guessed."""
+    contrast_share: float = 0.1
+    """Of its time for which a call must meet others, for it to have met them. Guessed."""
     contrast_overlap: float = 0.35
     """Of a call's time, for which a call that is to meet another one meets it. Guessed."""
     contrast_interval_s: float = 0.5
     """Least time from one look at the kinds to the next: it takes some milliseconds. Guessed."""
 
 
-    # Choice of a server (policy.py)
+    # Choice of a server (choice.py)
+    spare_least: float = 0.02
+    """Part of a server's capacity that is reckoned to be spare at least. Guessed."""
     explore_interval_s: float = 4.0
     """A server that had no call for so long gets one item, to see how fast it is by now. Guessed."""
 

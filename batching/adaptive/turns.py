@@ -1,12 +1,39 @@
 """Whose turn it is: keys share what they have in common fairly, by what their calls cost."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
 
 from batching.adaptive.tuning import TUNING
 
-__all__ = ["Turns"]
+
+class DecayingRate:
+    """Items a second, of which those of ``window_s`` seconds ago count for a third."""
+
+    def __init__(self, window_s: float = TUNING.rate_window_s) -> None:
+        self._window_s = window_s
+        self._count = 0.0
+        self._at = 0.0
+        self._began: float | None = None
+
+    def add(self, items: int, now: float) -> None:
+        """So many have come."""
+        if self._began is None:
+            self._began = now
+        self._count = self._count * math.exp((self._at - now) / self._window_s) + items
+        self._at = now
+
+    def per_second(self, now: float) -> float:
+        """The rate of late; 0 before the first."""
+        if self._began is None:
+            return 0.0
+        # So soon after the first, no more than this part of the window can have been seen.
+        seen = -math.expm1((self._began - now) / self._window_s)
+        count = self._count * math.exp((self._at - now) / self._window_s)
+        return count / (self._window_s * max(seen, 0.05))
+
+__all__ = ["DecayingRate", "Turns"]
 
 
 @dataclass(slots=True)
