@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from batching.adaptive.cost import CallRecord
+from batching.adaptive.cost import CallRecord, CostModel
 from batching.adaptive.tuning import TUNING
 
 __all__ = ["KINDS", "LEVELS", "SERIAL", "Contrast", "DeviceKind", "Explanation", "likeliest", "level_of"]
@@ -79,6 +79,13 @@ class Explanation(NamedTuple):
     transport_s: float
     fixed_s: float
     per_item_s: float
+    share: float = 1.0
+    """Of the time of these calls, what the device worked on each of them."""
+
+    def model(self) -> CostModel:
+        """The cost that this kind found; its noise is that of the device's part alone."""
+        noise = min(1.0, max(TUNING.exact, math.sqrt(self.error) / max(self.share, 0.01)))
+        return CostModel(self.fixed_s, self.per_item_s, self.transport_s, noise)
 
 
 Shares = list[tuple[int, float]]
@@ -116,7 +123,9 @@ def alone_s(record: CallRecord, kind: DeviceKind, transport_s: float, shares: Sh
         return sum(kind.speed(calls) / calls * seconds for calls, seconds in shares)
     place = len(record.ends_before) - kind.places
     ready = record.ends_before[place] if place >= 0 else 0.0
-    return record.seconds - max(transport_s, min(ready, record.seconds))
+    if ready >= record.seconds:  # it overtook those that it should have waited for
+        return math.inf
+    return record.seconds - max(transport_s, ready)
 
 
 def most_calls(shares: Shares) -> int:
@@ -136,12 +145,16 @@ class Contrast:
     def __init__(self) -> None:
         self._levels: dict[int, deque[tuple[float, CallRecord]]] = {}
 
-    def add(self, record: CallRecord, transport_s: float, now: float) -> int:
-        """Keep a call that ended just now; return its level."""
+    def add(self, record: CallRecord, now: float) -> int:
+        """Keep a call that ended just now; return its level.
+
+        It is that of the calls in flight, not of those believed to be at the device: what is
+        believed must not decide what is remembered.
+        """
         for kept in self._levels.values():
             if kept and kept[0][0] < now - TUNING.contrast_age_s:
                 kept.popleft()
-        level = level_of(most_calls(met(record, transport_s)))
+        level = level_of(most_calls(met(record, 0.0)))
         kept = self._levels.setdefault(level, deque(maxlen=TUNING.contrast_calls))
         kept.append((now, record))
         return level
@@ -150,9 +163,9 @@ class Contrast:
         """How many calls of a level there are."""
         return len(self._levels.get(level, ()))
 
-    def highest(self) -> int:
-        """The highest level of which there are calls."""
-        return max((level for level, kept in self._levels.items() if kept), default=1)
+    def at_device(self, transport_s: float) -> list[int]:
+        """How many calls each of them met at the device, itself one of them."""
+        return [most_calls(met(record, transport_s)) for record in self.records()]
 
     def records(self) -> list[CallRecord]:
         """All of them."""
@@ -177,7 +190,9 @@ def explain(
             ]
             error, fixed_s, per_item_s = _line(records, times, kind.queues, transport_s)
             if kind not in best or error < best[kind].error:
-                best[kind] = Explanation(error, kind, transport_s, fixed_s, per_item_s)
+                work = sum(fixed_s + per_item_s * record.size for record in records)
+                share = work / max(sum(record.seconds for record in records), TUNING.shortest_s)
+                best[kind] = Explanation(error, kind, transport_s, fixed_s, per_item_s, share)
     return sorted(best.values())
 
 
@@ -207,19 +222,23 @@ def _line(
 ) -> tuple[float, float, float]:
     """The mean square error of a straight line, and its two parts, none negative.
 
-    Errors are relative to what a call took at the device, waiting and sharing included: so they are
-    the same for all kinds.
+    Errors are relative to what a call took in all: so they are the same for all kinds.
     """
-    took = [max(record.seconds - transport_s, TUNING.shortest_s) for record in records]
-    middle = sorted(took)[len(took) // 2]
-    # An error of the work is one of the time by as much as the call was slowed down.
-    slowed = [
-        1.0 if queues else max(t / max(time, t / 64), 1.0)
-        for t, time in zip(took, times, strict=True)
-    ]
-    weights = [
-        (slow / max(t, middle / 4)) ** 2 for t, slow in zip(took, slowed, strict=True)
-    ]
+    overtook = sum(time == math.inf for time in times)
+    if overtook:
+        kept = [(r, t) for r, t in zip(records, times, strict=True) if t < math.inf]
+        if not kept:
+            return 1.0, 0.0, 0.0
+        error, a, b = _line([r for r, _ in kept], [t for _, t in kept], queues, transport_s)
+        return (error * len(kept) + overtook) / len(records), a, b
+    middle = sorted(record.seconds for record in records)[len(records) // 2]
+    weights = []
+    for record, time in zip(records, times, strict=True):
+        took, slowed = max(record.seconds, middle / 4), 1.0
+        if not queues:  # an error of the work is one of the time by as much as it was slowed down
+            at_device = record.seconds - transport_s
+            slowed = max(at_device / max(time, at_device / 64, TUNING.shortest_s), 1.0)
+        weights.append((slowed / took) ** 2)
     w = wn = wnn = wy = wny = 0.0
     for record, time, weight in zip(records, times, weights, strict=True):
         w += weight

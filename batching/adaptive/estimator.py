@@ -24,16 +24,15 @@ class CostEstimator:
         self._fitted_at = -math.inf
         self._news = 0
 
-    def learn(self, record: CallRecord | None, now: float) -> bool:
+    def learn(self, record: CallRecord, now: float, *, usual: bool = True) -> bool:
         """Take in a call that succeeded; return whether costs have changed for good.
 
-        Outliers are passed over until they are the rule.
+        Outliers are passed over until they are the rule. Of a call that is not ``usual``, since it
+        met more others than was meant, it is not asked whether it took as long as expected.
         """
-        if record is None:
-            return False
         record = record._replace(seconds=max(record.seconds, TUNING.shortest_s))
         error = self._error(record) if len(self._records) > TUNING.outlier else 0.0
-        for detector in self._detectors:
+        for detector in self._detectors if usual else ():
             if since := detector.update(record, error):
                 self._start_with(since)
                 self._fit(now)

@@ -145,6 +145,7 @@ class JustInTime:
         """See :meth:`Dispatch.sent`."""
         known, kind = self.server(server), self._kind(queue.key)
         model = known.cost(kind)
+        alone = self._chosen is not None and self._chosen.probe is Probe.ALONE
         if self._chosen is not None and self._chosen.probe is not None:
             crowded = queue.depth >= queue.max_batch_size(server)
             pause = pause_s(
@@ -154,7 +155,9 @@ class JustInTime:
         self._chosen = None
         self._running += 1
         self._turns.used(queue.key, size, model.service_s(size), now, known=model.known)
-        return known.send(queue.key, kind, size, queue.max_batch_size(server), now)
+        call = known.send(queue.key, kind, size, queue.max_batch_size(server), now)
+        call.alone = alone
+        return call
 
     def ended(self, call: Call, now: float, *, failed: bool) -> None:
         """See :meth:`Dispatch.ended`."""
@@ -262,7 +265,8 @@ class JustInTime:
         """When the next batch leaves for a server that is at work, and what is tried by that."""
         if server.merges:
             return None, now
-        if server.forgot_alone(self._kind(queue.key)) and probes.due(Probe.ALONE, now):
+        forgot = server.forgot_alone(self._kind(queue.key))
+        if server.calls[0].alone or (forgot and probes.due(Probe.ALONE, now)):
             return None, math.inf
         model, running, places = server.cost(self._kind(queue.key)), len(server.calls), server.parallelism
         largest = queue.max_batch_size(None)
@@ -273,6 +277,8 @@ class JustInTime:
         if free_at <= now - TUNING.certain_deviations * deviation:
             return None, now
         probe, extra = self._extra(probes, queue.depth, largest, model.noise, now)
+        if probe is None and not server.device.queues:
+            extra = TUNING.margin
         rate = self._turns.rate(queue.key) or queue.depth / service
         likelihood = idle_enough(rate * model.fixed_s, queue.depth)
         lead = model.transport_s + service * extra

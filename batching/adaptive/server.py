@@ -15,6 +15,7 @@ from batching.adaptive.device import (
     level_of,
     likeliest,
     met,
+    most_calls,
 )
 from batching.adaptive.estimator import CostEstimator
 from batching.adaptive.merging import MergingDetector
@@ -41,6 +42,8 @@ class Call:
     later: "list[Call]" = field(default_factory=list)
     """Calls that left while it ran."""
     end: float = math.inf
+    alone: bool = False
+    """Whether no other is to meet it."""
 
     def record(self) -> CallRecord:
         """All that it shows, once it has ended."""
@@ -56,6 +59,8 @@ class _Kind:
     def __init__(self, prior: CostModel) -> None:
         self.estimator = CostEstimator(prior)
         self.contrast = Contrast()
+        self.met_more = 0
+        """Calls in it that met more at the device than is best."""
 
 
 class Server:
@@ -104,8 +109,7 @@ class Server:
     def curious(self, kind: Hashable) -> bool:
         """Whether it is hardly known what one call more than is best would bring."""
         known = self._kinds.get(kind)
-        level = level_of(self.parallelism + 1)
-        return known is not None and known.contrast.seen(level) < TUNING.probe_more_new
+        return known is not None and known.met_more < TUNING.probe_more_new
 
     def forgot_alone(self, kind: Hashable) -> bool:
         """Whether too few calls are remembered that met no other."""
@@ -172,9 +176,9 @@ class Server:
                 transport_s=model.transport_s,
                 service_s=model.service_s(1),
             )
-        level = known.contrast.add(record, model.transport_s, now)
+        level = known.contrast.add(record, now)
         if not self.merges:
-            if known.estimator.learn(self._as_alone(record, level, model), now):
+            if self._learn_cost(known.estimator, record, now):
                 self.changes += 1
                 known.contrast.clear()
             elif (
@@ -194,24 +198,24 @@ class Server:
             moved = abs(found.transport_s - model.transport_s) > 0.1 * model.transport_s
             if found.kind != self.device or (self.device != SERIAL and moved):
                 self.device = found.kind
-                known.estimator.restart(
-                    CostModel(
-                        found.fixed_s, found.per_item_s, found.transport_s, model.noise
-                    )
-                )
-        self.parallelism = best_parallelism(
-            self.device, self.parallelism, known.contrast.highest(), self._mix.demand(self._demanded(self, now))
-        )
+                known.estimator.restart(found.model())
+        met_calls = known.contrast.at_device(known.estimator.model.transport_s)
+        demand = self._mix.demand(self._demanded(self, now))
+        highest = level_of(max(met_calls, default=1))
+        self.parallelism = best_parallelism(self.device, self.parallelism, highest, demand)
+        known.met_more = sum(calls > self.parallelism for calls in met_calls)
 
-    def _as_alone(self, record: CallRecord, level: int, model: CostModel) -> CallRecord | None:
-        """What the estimator may learn from: None if that is not clear."""
+    def _learn_cost(self, estimator: CostEstimator, record: CallRecord, now: float) -> bool:
+        """Whether costs have changed for good. Where calls do not wait for each other, the time of
+        a call is brought to what it would have been alone."""
+        transport_s = estimator.model.transport_s
+        shares = met(record, transport_s)
+        usual = most_calls(shares) <= self.parallelism
         if self.device == SERIAL:
-            return record
-        if level > self.parallelism:
-            return None
-        shares = met(record, model.transport_s)
-        worked = alone_s(record, self.device, model.transport_s, shares)
-        return record._replace(seconds=model.transport_s + worked, ready_s=0.0)
+            return estimator.learn(record, now, usual=usual)
+        worked = alone_s(record, self.device, transport_s, shares)
+        alone = record._replace(seconds=transport_s + worked, ready_s=0.0)
+        return worked < math.inf and estimator.learn(alone, now, usual=usual)
 
     def _kind(self, kind: Hashable) -> _Kind:
         known = self._kinds.get(kind)
