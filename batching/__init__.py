@@ -8,9 +8,9 @@ Items that wait under one key leave together, in one ``await process(key, items,
 gets the result of its own item. Standard library only: the package does not know what an item is.
 """
 
+from batching.adaptive.coalescing import Inbound
 from batching.adaptive.cost import CostModel
 from batching.adaptive.forecast import Backlog
-from batching.adaptive.inbound import Inbound
 from batching.adaptive.policy import JustInTime, Learnt
 from batching.batcher import Batcher, Process
 from batching.dispatch import Departure, Dispatch, FreeSlot, QueueView

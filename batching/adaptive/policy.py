@@ -2,14 +2,15 @@
 
 import math
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from batching.adaptive.coalescing import Inbound, Returning, worth_waiting_for
 from batching.adaptive.cost import UNKNOWN, CostModel
 from batching.adaptive.departure import idle_enough, leave_at
 from batching.adaptive.forecast import Backlog, completion_at
-from batching.adaptive.inbound import Inbound
 from batching.adaptive.probing import Probe, Probes, pause_s
 from batching.adaptive.server import Call, Server
 from batching.adaptive.tuning import TUNING
@@ -77,6 +78,7 @@ class JustInTime:
         self._probes: dict[Hashable, Probes] = {}
         self._turns = Turns()
         self._arrivals = DecayingRate()
+        self._returning: OrderedDict[Hashable, Returning] = OrderedDict()
         self._crowd = 0
         self._running = 0
         self._chosen: _Choice | None = None
@@ -127,12 +129,13 @@ class JustInTime:
             if not names:
                 continue
             choice = self._best(queue, [self._choice(queue, name, now) for name in names], now)
-            departure = Departure(queue, choice.server, choice.at, choice.size)
-            if choice.at <= now:
+            at = self._when_together(queue, choice, now)
+            departure = Departure(queue, choice.server, at, choice.size)
+            if at <= now:
                 self._chosen = choice
                 return departure
             taken.add(choice.server)  # who comes later must not take it away
-            if best is None or choice.at < best.at:
+            if best is None or at < best.at:
                 best = departure
         assert best is not None  # noqa: S101 - the first queue has at least one server
         return best
@@ -140,6 +143,13 @@ class JustInTime:
     def submitted(self, queue: QueueView, now: float) -> None:
         """See :meth:`Dispatch.submitted`."""
         self._arrivals.add(1, now)
+        returning = self._returning.get(queue.key)
+        if returning is None:
+            returning = self._returning[queue.key] = Returning()
+            if len(self._returning) > TUNING.kinds:
+                self._returning.popitem(last=False)
+        self._returning.move_to_end(queue.key)
+        returning.arrived(now)
 
     def sent(self, queue: QueueView, server: Hashable, size: int, now: float) -> Call:
         """See :meth:`Dispatch.sent`."""
@@ -164,6 +174,10 @@ class JustInTime:
         self._running -= 1
         changes = call.server.changes
         call.server.end(call, now, failed=failed)
+        if (returning := self._returning.get(call.key)) is not None:
+            model = call.server.cost(call.kind)
+            window_s = TUNING.returning_window * model.fixed_s if model.known else 0.0
+            returning.answered(call.size, window_s, now)
         if call.server.changes != changes:
             for name, server in self._servers.items():
                 if server is call.server:
@@ -185,6 +199,24 @@ class JustInTime:
             or queue.oldest + patience_s <= now
         ]
         return ready, Departure(first, name, first.oldest + patience_s)
+
+    def _when_together(self, queue: QueueView, choice: _Choice, now: float) -> float:
+        """When a batch leaves that may wait for items that are known to come soon."""
+        server, kind = self.server(choice.server), self._kind(queue.key)
+        cost, largest = server.cost(kind), queue.max_batch_size(choice.server)
+        if not cost.known or server.merges or queue.depth >= largest:
+            return choice.at
+        at = choice.at
+        inbound = self._inbound()
+        if at <= now and inbound.items and now < queue.oldest + cost.fixed_s:
+            if count := worth_waiting_for(queue.depth, inbound, cost, largest):
+                patience_s = TUNING.inbound_patience * count * inbound.interval_s
+                return min(now + patience_s, queue.oldest + cost.fixed_s)
+        returning = self._returning.get(queue.key)
+        if returning is not None and server.parallelism == 1 and len(queue.servers) == 1:
+            in_flight = sum(call.size for call in server.calls if call.key == queue.key)
+            at = max(at, returning.wait_until(queue.depth, in_flight, cost, now))
+        return at
 
     def _demanded(self, server: Server, now: float) -> float:
         """Items a second that a server is to be given: its share of those that come and wait."""

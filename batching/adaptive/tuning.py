@@ -177,9 +177,30 @@ class Tuning:
     explore_interval_s: float = 4.0
     """A server that had no call for so long gets one item, to see how fast it is by now. Guessed."""
 
-    # Waiting for what is inbound (inbound.py)
+    # Waiting for what is known to come (coalescing.py)
     call_cpu_s: float = 1.5e-3
     """CPU that a call costs this machine, whatever it carries. Measured (bench/README.md)."""
+    inbound_parts: int = 4
+    """Parts of what is inbound that are tried. Guessed."""
+    inbound_patience: float = 2.0
+    """Times as long as inbound items should take, they are waited for. Guessed."""
+    returning_window: float = 0.75
+    """Of a call's fixed time: who comes back within. Waiting for longer would hardly pay. Derived.
+    """
+    returning_share: float = 0.8
+    """Of all arrivals, that must have come back, to be waited for: what others lose by that is not
+    worth it below. Guessed."""
+    returning_keep: float = 0.98
+    """Of what was seen, at each arrival: fifty of them count. Guessed."""
+    returning_prior: float = 2.0
+    """Arrivals that are taken to have come at random before any was seen. Guessed."""
+    returning_weight: float = 0.05
+    """Of the last delay in the mean. Guessed."""
+    returning_patience: float = 3.0
+    """Mean delays after the mean of the slowest, when nobody is waited for any more. Guessed: one
+    round in twenty takes longer."""
+    euler_gamma: float = 0.577
+    """The mean of the longest of n exponential times is their mean times ln(n) + this. Derived."""
 
 
 TUNING = Tuning()
