@@ -4,8 +4,9 @@
     result = await batcher.submit("model-a", item)     # in any number of tasks
     await batcher.aclose(timeout=10)
 
-Items that wait under one key leave together, in one ``await process(key, items, server)``; each caller
-gets the result of its own item. Standard library only: the package does not know what an item is.
+Items that wait under one key leave together, in one ``await process(key, items, server)``; each
+caller gets the result of its own item. Standard library only: the package does not know what an
+item is. How it decides is told in ``batching/README.md``.
 """
 
 from batching.adaptive.coalescing import Inbound

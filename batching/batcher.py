@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from batching.adaptive.policy import JustInTime
 from batching.dispatch import Dispatch
 from batching.errors import BatcherClosedError, BatchFailedError, QueueFullError
-from batching.adaptive.policy import JustInTime
 from batching.observer import Observer
 
 __all__ = ["Batcher", "Process"]
@@ -79,8 +79,8 @@ class Batcher(Generic[K, T, R]):
     max_queue_size
         Items that may wait, over all keys; one more is refused with ``QueueFullError``.
     dispatch
-        Decides when a batch leaves, of which key, and where to; by default :class:`JustInTime`. It keeps what
-        it learns, so each batcher needs its own.
+        Decides when a batch leaves, of which key, and where to; by default :class:`JustInTime`. It
+        keeps what it learns, so each batcher needs its own.
     observer
         Notified of each batch.
     """

@@ -109,9 +109,7 @@ class Returning:
         else:
             self._outside += 1
 
-    def wait_until(
-        self, waiting: int, in_flight: int, cost: CostModel, now: float
-    ) -> float:
+    def wait_until(self, waiting: int, in_flight: int, cost: CostModel, now: float) -> float:
         """Until when a batch of those ``waiting`` should wait for callers to come back, of whom so
         many are ``in_flight``; ``now`` if it should not, ``math.inf`` for the end of a call.
 
@@ -121,7 +119,7 @@ class Returning:
         """
         missing = self._missing if self._is_open(now) else 0
         everyone = waiting + in_flight + missing
-        if self.share < TUNING.returning_share or everyone < 2:  # noqa: PLR2004 - nobody to wait for
+        if self.share < TUNING.returning_share or everyone < 2:
             return now
         delay = max(self._delay_s, TUNING.shortest_s)
         last = delay * (math.log(everyone) + TUNING.euler_gamma)  # the mean of the slowest of them

@@ -1,7 +1,6 @@
 """How many calls a device is best given at a time."""
 
 import math
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from batching.adaptive.device import LEVELS, DeviceKind
@@ -55,6 +54,8 @@ def best_parallelism(kind: DeviceKind, current: int, highest: int, demand: Deman
         enough = TUNING.speed_enough * kind.speed(allowed[-1])
         return next(level for level in allowed if kind.speed(level) >= enough)
     best = min(allowed, key=lambda level: latencies[level])
-    if current in latencies and latencies[best] > latencies[current] * (1 - TUNING.concurrency_gain):
+    if current in latencies and latencies[best] > latencies[current] * (
+        1 - TUNING.concurrency_gain
+    ):
         return current
     return best

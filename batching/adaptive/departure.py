@@ -1,10 +1,87 @@
-"""The time from which a batch likely finds the device idle when it arrives."""
+"""When the next batch leaves for a server that is at work."""
 
 import math
+from collections.abc import Hashable
+from typing import NamedTuple
 
+from batching.adaptive.probing import Probe
+from batching.adaptive.server import Server
 from batching.adaptive.tuning import TUNING
 
-__all__ = ["idle_enough", "leave_at"]
+__all__ = ["Waiting", "departure", "idle_enough", "leave_at"]
+
+
+class Waiting(NamedTuple):
+    """The items that a batch is made of."""
+
+    items: int
+    largest: int
+    """Items that a call carries at most."""
+    rate: float
+    """Items a second that come."""
+
+
+def departure(
+    server: Server, kind: Hashable, waiting: Waiting, free: tuple[float, float], now: float
+) -> tuple[Probe | None, float]:
+    """When the next batch leaves for a ``server`` with calls in flight, and what is tried by that.
+
+    ``free`` is :meth:`Server.free_at`. ``math.inf``: not before something happens.
+    """
+    if server.merges:
+        return None, now
+    if server.calls[0].alone or server.alone_due(kind, now):
+        return None, math.inf
+    model, running = server.cost(kind), len(server.calls)
+    service = model.service_s(min(waiting.items, waiting.largest)) * server.stretch
+    if running >= server.parallelism * (2 + math.ceil(model.transport_s / service)):
+        return None, math.inf  # it hangs, or has become slow
+    free_at, deviation = free
+    if free_at <= now - TUNING.certain_deviations * deviation:
+        return None, now
+    probe, extra = _extra(server, waiting, model.noise, now)
+    likelihood = idle_enough(waiting.rate * model.fixed_s, waiting.items)
+    lead = model.transport_s + service * extra
+    at = leave_at(free_at, deviation, lead, likelihood, now)
+    more = _try_more(server, kind, waiting, free_at - model.transport_s, service, now)
+    return more if more is not None and now <= more[1] < at else (probe, at)
+
+
+def _extra(
+    server: Server, waiting: Waiting, noise: float, now: float
+) -> tuple[Probe | None, float]:
+    """By what part of a call's time the lead is longer than the transport."""
+    probes = server.probes
+    if waiting.items >= waiting.largest:  # nobody else could join, so only the device can lose
+        full = TUNING.full_lead_noise * noise if server.device.queues else 0.0
+        return None, max(TUNING.margin, full)
+    if probes.due(Probe.EARLY, now):
+        return Probe.EARLY, TUNING.probe_early + noise
+    if probes.due(Probe.LATE, now) and waiting.items < TUNING.probe_late_room * waiting.largest:
+        return Probe.LATE, -TUNING.probe_late
+    return None, TUNING.margin
+
+
+def _try_more(
+    server: Server,
+    kind: Hashable,
+    waiting: Waiting,
+    just_in_time: float,
+    service_s: float,
+    now: float,
+) -> tuple[Probe, float] | None:
+    """What is tried beside more calls than are best, and when; None if nothing is."""
+    ahead = just_in_time - now
+    if ahead <= service_s:
+        curious = server.curious(kind)
+        if curious and waiting.items >= waiting.largest:  # a full batch costs nothing more
+            return Probe.MORE, now
+        if curious or server.probes.due(Probe.MORE, now):
+            return Probe.MORE, just_in_time - TUNING.contrast_overlap * service_s
+    two_waiting = service_s < ahead <= 2 * service_s and server.parallelism == 1
+    if two_waiting and server.probes.due(Probe.MERGING, now):
+        return Probe.MERGING, max(now, server.used_at + TUNING.probe_merging_apart * service_s)
+    return None
 
 
 def idle_enough(items_in_fixed_time: float, waiting: int) -> float:
@@ -44,7 +121,7 @@ def leave_at(
 
     def likely(at: float) -> bool:
         busy = _tail((at - free_at) / deviation_s)
-        if busy < 1e-12:  # noqa: PLR2004 - as good as never, against division by zero
+        if busy < 1e-12:
             return True
         return 1 - _tail((at + lead_s - free_at) / deviation_s) / busy >= likelihood
 

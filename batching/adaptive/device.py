@@ -17,7 +17,16 @@ from typing import NamedTuple
 from batching.adaptive.cost import CallRecord, CostModel
 from batching.adaptive.tuning import TUNING
 
-__all__ = ["KINDS", "LEVELS", "SERIAL", "Contrast", "DeviceKind", "Explanation", "likeliest", "level_of"]
+__all__ = [
+    "KINDS",
+    "LEVELS",
+    "SERIAL",
+    "Contrast",
+    "DeviceKind",
+    "Explanation",
+    "level_of",
+    "likeliest",
+]
 
 LEVELS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Numbers of calls at a time that are told apart; any other counts as the next one up."""

@@ -76,9 +76,7 @@ def completion_at(
         if other.items and theirs.known and not set(own.servers).isdisjoint(other.servers):
             most = before + theirs.service_s(other.max_batch_size)
             turns += min(_work_s(other, theirs), most)
-    start = max(
-        ready_at + ours.model.transport_s, ours.free_at + (before + turns) / ours.places
-    )
+    start = max(ready_at + ours.model.transport_s, ours.free_at + (before + turns) / ours.places)
     calls = own.keys * (full + 1)
     doubt = ours.model.noise * turn * math.sqrt((calls - 1) / ours.places + 1)
     return start + turn + doubt

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from batching.adaptive.coalescing import Inbound, Returning, worth_waiting_for
 from batching.adaptive.cost import UNKNOWN, CostModel
-from batching.adaptive.departure import idle_enough, leave_at
+from batching.adaptive.departure import Waiting, departure
 from batching.adaptive.forecast import Backlog, completion_at
-from batching.adaptive.probing import Probe, Probes, pause_s
+from batching.adaptive.probing import Probe, pause_s
 from batching.adaptive.server import Call, Server
 from batching.adaptive.tuning import TUNING
 from batching.adaptive.turns import DecayingRate, Turns
@@ -75,7 +75,6 @@ class JustInTime:
         self._kind = kind
         self._inbound = inbound
         self._servers: dict[Hashable, Server] = {}
-        self._probes: dict[Hashable, Probes] = {}
         self._turns = Turns()
         self._arrivals = DecayingRate()
         self._returning: OrderedDict[Hashable, Returning] = OrderedDict()
@@ -88,13 +87,11 @@ class JustInTime:
         server = self._servers.get(name)
         if server is None:
             server = self._servers[name] = Server(self._kin, self._demanded)
-            self._probes[name] = Probes()
         return server
 
     def forget(self, name: Hashable) -> None:
         """A server is gone for good."""
         self._servers.pop(name, None)
-        self._probes.pop(name, None)
 
     def cost(self, key: Hashable, server: Hashable = None) -> CostModel:
         """What is known of calls for ``key`` on a server."""
@@ -158,10 +155,8 @@ class JustInTime:
         alone = self._chosen is not None and self._chosen.probe is Probe.ALONE
         if self._chosen is not None and self._chosen.probe is not None:
             crowded = queue.depth >= queue.max_batch_size(server)
-            pause = pause_s(
-                self._chosen.probe, model.service_s(size), model.noise, crowded=crowded
-            )
-            self._probes[server].done(self._chosen.probe, pause, now)
+            pause = pause_s(self._chosen.probe, model.service_s(size), model.noise, crowded=crowded)
+            known.probes.done(self._chosen.probe, pause, now)
         self._chosen = None
         self._running += 1
         self._turns.used(queue.key, size, model.service_s(size), now, known=model.known)
@@ -172,16 +167,11 @@ class JustInTime:
     def ended(self, call: Call, now: float, *, failed: bool) -> None:
         """See :meth:`Dispatch.ended`."""
         self._running -= 1
-        changes = call.server.changes
         call.server.end(call, now, failed=failed)
         if (returning := self._returning.get(call.key)) is not None:
             model = call.server.cost(call.kind)
             window_s = TUNING.returning_window * model.fixed_s if model.known else 0.0
             returning.answered(call.size, window_s, now)
-        if call.server.changes != changes:
-            for name, server in self._servers.items():
-                if server is call.server:
-                    self._probes[name].renew()
 
     def _with_company(self, queues: Sequence[Q], now: float) -> tuple[Sequence[Q], Departure[Q]]:
         """The queues that need not wait for what is inbound, and when the first of them need not
@@ -208,10 +198,10 @@ class JustInTime:
             return choice.at
         at = choice.at
         inbound = self._inbound()
-        if at <= now and inbound.items and now < queue.oldest + cost.fixed_s:
-            if count := worth_waiting_for(queue.depth, inbound, cost, largest):
-                patience_s = TUNING.inbound_patience * count * inbound.interval_s
-                return min(now + patience_s, queue.oldest + cost.fixed_s)
+        latest = queue.oldest + cost.fixed_s
+        count = worth_waiting_for(queue.depth, inbound, cost, largest) if at <= now < latest else 0
+        if count:
+            return min(now + TUNING.inbound_patience * count * inbound.interval_s, latest)
         returning = self._returning.get(queue.key)
         if returning is not None and server.parallelism == 1 and len(queue.servers) == 1:
             in_flight = sum(call.size for call in server.calls if call.key == queue.key)
@@ -249,24 +239,25 @@ class JustInTime:
         the queue is empty, by the factor 1 / (1 - rho) of any queue.
         """
         first = min(choices)
-        behind = queue.depth - queue.max_batch_size(first.server)
-        if first.at <= now or behind <= 0 or len(choices) == 1:
-            return first
         full = queue.max_batch_size(first.server)
-        service = first.service_s
-        spare = 1 - self._arrivals.per_second(now) * service / full
-        gain = behind * service / max(spare, TUNING.spare_least)
-        open_now = [one for one in choices if one.at <= now]
-        if open_now:
-            other = min(open_now)
-            if gain > full * (other.done_at - first.done_at):
-                return other
-        return first
+        behind = queue.depth - full
+        others = [one for one in choices if one.at <= now]
+        if first.at <= now or behind <= 0 or not others:
+            return first
+        other = min(others)
+        faster = sum(1 / one.service_s for one in choices if 0 < one.service_s < other.service_s)
+        if not faster:
+            return first
+        spare = max(1 - self._arrivals.per_second(now) / (full * faster), TUNING.spare_least)
+        gain = behind * first.service_s / spare
+        return (
+            other if gain > TUNING.slow_aversion * full * (other.done_at - first.done_at) else first
+        )
 
     def _choice(self, queue: QueueView, name: Hashable, now: float) -> _Choice:
         """How a batch is best sent to a server, and when it would be done."""
-        server, probes = self.server(name), self._probes[name]
-        model = server.cost(self._kind(queue.key))
+        server, kind = self.server(name), self._kind(queue.key)
+        model = server.cost(kind)
         running = len(server.calls)
         if self._running >= self._max_in_flight:
             return _Choice(math.inf, math.inf, name)
@@ -277,80 +268,12 @@ class JustInTime:
         if not running:
             if now - server.used_at > TUNING.explore_interval_s and len(queue.servers) > 1:
                 return _Choice(now, now, name, size=1)
-            alone = server.forgot_alone(self._kind(queue.key))
-            probe = Probe.ALONE if alone and probes.due(Probe.ALONE, now) else None
+            probe = Probe.ALONE if server.alone_due(kind, now) else None
             return _Choice(now + model.transport_s + service, now, name, service, probe)
         free, deviation = server.free_at()
-        probe, at = self._leave(queue, server, probes, (free, deviation), now)
+        rate = self._turns.rate(queue.key) or queue.depth / service
+        waiting = Waiting(queue.depth, queue.max_batch_size(name), rate)
+        probe, at = departure(server, kind, waiting, (free, deviation), now)
         soonest = max(now, free - model.transport_s) if at == math.inf else max(now, at)
         done = max(soonest + model.transport_s, free) + service
         return _Choice(done, at, name, service, probe)
-
-    def _leave(
-        self,
-        queue: QueueView,
-        server: Server,
-        probes: Probes,
-        free: tuple[float, float],
-        now: float,
-    ) -> tuple[Probe | None, float]:
-        """When the next batch leaves for a server that is at work, and what is tried by that."""
-        if server.merges:
-            return None, now
-        forgot = server.forgot_alone(self._kind(queue.key))
-        if server.calls[0].alone or (forgot and probes.due(Probe.ALONE, now)):
-            return None, math.inf
-        model, running, places = server.cost(self._kind(queue.key)), len(server.calls), server.parallelism
-        largest = queue.max_batch_size(None)
-        service = model.service_s(min(queue.depth, largest)) * server.stretch
-        if running >= places * (2 + math.ceil(model.transport_s / service)):
-            return None, math.inf
-        free_at, deviation = free
-        if free_at <= now - TUNING.certain_deviations * deviation:
-            return None, now
-        probe, extra = self._extra(probes, queue.depth, largest, model.noise, now)
-        if probe is None and not server.device.queues:
-            extra = TUNING.margin
-        rate = self._turns.rate(queue.key) or queue.depth / service
-        likelihood = idle_enough(rate * model.fixed_s, queue.depth)
-        lead = model.transport_s + service * extra
-        at = leave_at(free_at, deviation, lead, likelihood, now)
-        more = self._try_more(queue, server, probes, free_at, service, now)
-        return more if more is not None and now <= more[1] < at else (probe, at)
-
-    def _try_more(
-        self,
-        queue: QueueView,
-        server: Server,
-        probes: Probes,
-        free_at: float,
-        service: float,
-        now: float,
-    ) -> tuple[Probe, float] | None:
-        """What is tried beside more calls than are best, and when; None if nothing is."""
-        model = server.cost(self._kind(queue.key))
-        ahead = free_at - model.transport_s - now
-        if ahead <= service:
-            curious = server.curious(self._kind(queue.key))
-            if curious and queue.depth >= queue.max_batch_size(None):
-                return Probe.MORE, now
-            if curious or probes.due(Probe.MORE, now):
-                early = TUNING.contrast_overlap * service
-                return Probe.MORE, free_at - early - model.transport_s
-        elif ahead <= 2 * service and server.parallelism == 1 and probes.due(Probe.MERGING, now):
-            apart = TUNING.probe_merging_apart * service
-            return Probe.MERGING, max(now, server.used_at + apart)
-        return None
-
-    @staticmethod
-    def _extra(
-        probes: Probes, depth: int, largest: int, noise: float, now: float
-    ) -> tuple[Probe | None, float]:
-        """By what part of a call's time the lead is longer than the transport."""
-        if depth >= largest:
-            return None, max(TUNING.margin, TUNING.full_lead_noise * noise)
-        if probes.due(Probe.EARLY, now):
-            return Probe.EARLY, TUNING.probe_early + noise
-        if probes.due(Probe.LATE, now) and depth < TUNING.probe_late_room * largest:
-            return Probe.LATE, -TUNING.probe_late
-        return None, TUNING.margin

@@ -49,8 +49,8 @@ class Probes:
 
 
 def pause_s(probe: Probe, service_s: float, noise: float, *, crowded: bool) -> float:
-    """Seconds from a probe to the next of its kind, if a call takes ``service_s``; ``crowded`` while
-    a full batch waits."""
+    """Seconds from a probe to the next of its kind, if a call takes ``service_s``; ``crowded``
+    while a full batch waits."""
     if probe is Probe.MORE and crowded:
         return TUNING.probe_more_crowded_calls * service_s
     if probe is Probe.MORE:

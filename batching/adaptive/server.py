@@ -19,10 +19,15 @@ from batching.adaptive.device import (
 )
 from batching.adaptive.estimator import CostEstimator
 from batching.adaptive.merging import MergingDetector
+from batching.adaptive.probing import Probe, Probes
 from batching.adaptive.tuning import TUNING
 from batching.adaptive.turns import DecayingRate
 
 __all__ = ["Call", "Server"]
+
+
+def _sent_rate(server: "Server", now: float) -> float:
+    return server.sent.per_second(now)
 
 
 @dataclass(eq=False, slots=True)
@@ -70,16 +75,13 @@ class Server:
     def __init__(
         self,
         kin: Callable[[Hashable], CostModel] = lambda _: UNKNOWN,
-        demanded: "Callable[[Server, float], float]" = lambda server, now: server.sent.per_second(
-            now
-        ),
+        demanded: "Callable[[Server, float], float] | None" = None,
     ) -> None:
-        self._demanded = demanded
+        self._demanded = demanded or _sent_rate
         self.calls: list[Call] = []
         self.used_at = -math.inf
         """When a call last left for it."""
-        self.changes = 0
-        """How often it was seen to have become another."""
+        self.probes = Probes()
         self.device: DeviceKind = SERIAL
         self.parallelism = 1
         """Calls that are best at the device at a time."""
@@ -111,10 +113,11 @@ class Server:
         known = self._kinds.get(kind)
         return known is not None and known.met_more < TUNING.probe_more_new
 
-    def forgot_alone(self, kind: Hashable) -> bool:
-        """Whether too few calls are remembered that met no other."""
+    def alone_due(self, kind: Hashable, now: float) -> bool:
+        """Whether too few calls are remembered that met no other, and it is time for one."""
         known = self._kinds.get(kind)
-        return known is not None and known.contrast.seen(1) < TUNING.probe_more_new
+        forgot = known is not None and known.contrast.seen(1) < TUNING.probe_more_new
+        return forgot and self.probes.due(Probe.ALONE, now)
 
     @property
     def stretch(self) -> float:
@@ -179,8 +182,8 @@ class Server:
         level = known.contrast.add(record, now)
         if not self.merges:
             if self._learn_cost(known.estimator, record, now):
-                self.changes += 1
                 known.contrast.clear()
+                self.probes.renew()
             elif (
                 now - self._chosen_at > TUNING.contrast_interval_s
                 or known.contrast.seen(level) <= TUNING.probe_more_new
@@ -245,6 +248,4 @@ class _Mix:
     def demand(self, rate: float) -> Demand | None:
         if not self._calls:
             return None
-        return Demand(
-            rate, self._fixed / self._calls, self._per_item / self._items, self._largest
-        )
+        return Demand(rate, self._fixed / self._calls, self._per_item / self._items, self._largest)

@@ -122,16 +122,6 @@ class Tuning:
     """Of a call's time, from one of a pair to the other. Guessed."""
 
     # Concurrency (concurrency.py)
-    speed_prior_deviation: float = 0.5
-    """Of a speed that was never seen, relative. Guessed."""
-    speed_exact: float = 0.05
-    """Least relative error that one call's speed is given. Guessed."""
-    speed_forget_s: float = 30.0
-    """After which the variance of what is known of a speed has doubled. Guessed."""
-    speed_known: float = 0.2
-    """Relative deviation below which a speed counts as seen. Guessed."""
-    speed_least: float = 0.01
-    """No device is slower, in units of what one call gets; against division by zero."""
     capacity_used: float = 0.995
     """Of a capacity, beyond which nothing is planned. Guessed."""
     speed_enough: float = 0.95
@@ -139,6 +129,8 @@ class Tuning:
     Guessed."""
     concurrency_gain: float = 0.03
     """Of the expected latency: a smaller gain changes nothing. Guessed."""
+
+    # Servers that merge what waits (merging.py)
     merging_share: float = 0.6
     """Of the occasions on which waiting calls ended together: from here on it merges. Guessed."""
     merging_occasions: float = 3.0
@@ -147,7 +139,6 @@ class Tuning:
     """Of what was seen, at each occasion. Guessed."""
     merging_together: float = 0.1
     """Of a call's time: ends nearer to each other are one. Guessed."""
-
 
     # The kind of device (device.py)
     contrast_calls: int = 20
@@ -170,12 +161,14 @@ class Tuning:
     contrast_interval_s: float = 0.5
     """Least time from one look at the kinds to the next: it takes some milliseconds. Guessed."""
 
-
     # Choice of a server (choice.py)
     spare_least: float = 0.02
     """Part of a server's capacity that is reckoned to be spare at least. Guessed."""
+    slow_aversion: float = 2.0
+    """Times as much must be gained by those behind as is lost by those who take a slower server.
+    Guessed."""
     explore_interval_s: float = 4.0
-    """A server that had no call for so long gets one item, to see how fast it is by now. Guessed."""
+    """A server that had no call for so long gets one item, to see how fast it is. Guessed."""
 
     # Waiting for what is known to come (coalescing.py)
     call_cpu_s: float = 1.5e-3

@@ -33,6 +33,7 @@ class DecayingRate:
         count = self._count * math.exp((self._at - now) / self._window_s)
         return count / (self._window_s * max(seen, 0.05))
 
+
 __all__ = ["DecayingRate", "Turns"]
 
 
