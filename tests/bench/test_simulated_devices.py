@@ -2,12 +2,17 @@
 
 import asyncio
 import contextlib
+import json
 from typing import Any
 
 import pytest
 
 from batching.simulation import run_virtually
+from bench import wire
 from bench.simulated_devices import Device, make
+from bench.simulated_serving import Behaviour, SimulatedServing, parse
+
+KINDS = ["serial", "sharing", "cores:2", "amdahl", "merging", "sliced"]
 
 
 def exactly(*ends: float) -> Any:
@@ -157,3 +162,174 @@ def test_a_call_that_left_while_it_waited_is_merged() -> None:
         return await calls[2]
 
     assert run_virtually(main()) == pytest.approx(12 + 14, abs=1e-6)
+
+
+@pytest.mark.parametrize("change", [("cost", "0,3"), ("slow", "3")])
+@pytest.mark.parametrize(
+    ("kind", "times"),
+    [
+        ("serial", (10, 20, 50)),
+        ("sharing", (24, 28, 50)),
+        ("cores:2", (12, 14, 38)),
+        ("amdahl", (18.1, 21.3, 43.8)),
+        ("merging", (10, 70, 70)),
+        ("sliced", (10, 20, 50)),
+    ],
+)
+def test_the_cost_changes_while_it_runs(
+    kind: str, times: tuple[float, ...], change: tuple[str, str]
+) -> None:
+    """From 5 ms on calls cost three times as much: those that come, or that are merged then."""
+    serving = SimulatedServing(Behaviour(cost=(0, 1), device=kind))
+
+    async def main() -> list[float]:
+        running = asyncio.gather(*(run(serving, ms, 10) for ms in (0, 2, 6)))
+        await at(5)
+        serving.behaviour.change(*change)
+        return await running
+
+    assert tuple(run_virtually(main())) == exactly(*times)
+
+
+async def run(serving: SimulatedServing, start: float, n: int) -> float:
+    """Have the server's device run a call at ``start`` ms; return when that ends, in ms."""
+    await at(start)
+    await serving.run("ssd", n)
+    return 1000 * asyncio.get_running_loop().time()
+
+
+THREE = {  # when three calls of 40 ms end that come together
+    "serial": (40, 80, 120),
+    "sharing": (120, 120, 120),
+    "cores:2": (60, 60, 60),
+    "amdahl": (88, 88, 88),
+    "merging": (40, 120, 120),
+    "sliced": (40, 130, 220),
+}
+
+
+async def three(serving: SimulatedServing, start: float = 0) -> tuple[float, ...]:
+    """Return when three calls of four pictures end, in ms after their start."""
+    ends = await asyncio.gather(*(run(serving, start, 4) for _ in range(3)))
+    return tuple(end - start for end in ends)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_flag_chooses_the_kind(kind: str) -> None:
+    """And the server's calls run on it."""
+    behaviour, _, _ = parse(["--device", kind, "--cost", "0,10"])
+    assert run_virtually(three(SimulatedServing(behaviour))) == exactly(*THREE[kind])
+
+
+def test_without_the_flag_it_is_serial() -> None:
+    """As it was before there were other kinds; the other flags stand beside it."""
+    behaviour, address, control = parse(["--cost", "0,10", "--devices", "2", "--control", "1"])
+    assert (behaviour.device, behaviour.devices, control) == ("serial", 2, 1)
+    assert address == "127.0.0.1:8500"
+    assert run_virtually(three(SimulatedServing(behaviour))) == exactly(40, 40, 80)
+
+
+class Answer:
+    """Stands in for the connection on which the control port answers."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, data: bytes) -> None:
+        """Take all of the answer."""
+        self.text += data.decode()
+
+    async def drain(self) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+async def ask(serving: SimulatedServing, body: str) -> tuple[int, dict[str, Any]]:
+    """Post ``body`` to the control port; return the status and what it answers."""
+    reader, answer = asyncio.StreamReader(), Answer()
+    reader.feed_data(f"POST / HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+    await serving.control(reader, answer)  # type: ignore[arg-type]
+    head, _, text = answer.text.partition("\r\n\r\n")
+    return int(head.split()[1]), json.loads(text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_control_port_chooses_the_kind(kind: str) -> None:
+    """And says which it is."""
+    serving = SimulatedServing(Behaviour(cost=(0, 10), device="cores:7"))
+
+    async def main() -> tuple[float, ...]:
+        status, seen = await ask(serving, f"device={kind}")
+        assert (status, seen["device"]) == (200, kind)
+        return await three(serving)
+
+    assert run_virtually(main()) == exactly(*THREE[kind])
+
+
+def test_what_runs_ends_on_the_device_it_is_on() -> None:
+    """Another kind takes what comes; the same kind named again is the same device."""
+    serving = SimulatedServing(Behaviour(cost=(0, 10)))
+
+    async def main() -> list[float]:
+        running = asyncio.gather(*(run(serving, ms, 4) for ms in (0, 0, 10, 10, 30)))
+        for ms in (5, 20):
+            await at(ms)
+            await ask(serving, "device=sharing")
+        return await running
+
+    assert tuple(run_virtually(main())) == exactly(40, 80, 120, 120, 130)
+
+
+@pytest.mark.parametrize(
+    "kind", ["quantum", "cores", "cores:", "cores:0", "cores:-1", "cores:two", "serial:2"]
+)
+def test_an_unknown_kind_is_refused(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the control port, which leaves the device as it is, and by the flag."""
+    serving = SimulatedServing(Behaviour(cost=(0, 10), device="merging"))
+
+    async def main() -> tuple[float, ...]:
+        status, seen = await ask(serving, f"device={kind}")
+        assert (status, seen["message"]) == (400, f"no such kind of device: {kind}")
+        return await three(serving)
+
+    assert run_virtually(main()) == exactly(*THREE["merging"])
+    with pytest.raises(SystemExit):
+        parse([f"--device={kind}"])
+    assert f"no such kind of device: {kind}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("limit", "times"), [([], (1, 21, 41)), (["40"], (1, 41, 41))])
+def test_the_largest_batch_bounds_what_is_merged(
+    limit: list[str], times: tuple[float, ...]
+) -> None:
+    """32 pictures where no limit is set; the work is counted once, the calls as they came."""
+    flags = [f"--max-batch-size={text}" for text in limit]
+    behaviour, _, _ = parse(["--device", "merging", "--cost", "0,1", *flags])
+    serving = SimulatedServing(behaviour)
+
+    async def main() -> list[float]:
+        return await asyncio.gather(*(run(serving, 0, n) for n in (1, 20, 20)))
+
+    assert tuple(run_virtually(main())) == exactly(*times)
+    assert serving.counts.batches == {1: 1, 20: 2}
+
+
+def test_requests_are_merged_by_their_model() -> None:
+    """The request says which model; of its three calls two are one, and cost as one."""
+    serving = SimulatedServing(Behaviour(cost=(10, 2), device="merging"))
+    picture = memoryview(bytes(64 * 64 * 3))
+
+    async def predict(model: str) -> float:
+        body = wire.predict_request(model, "inputs", (1, 64, 64, 3), [], [picture])
+        context: Any = None  # is for refusals
+        assert await serving.predict(body, context)
+        return 1000 * asyncio.get_running_loop().time()
+
+    async def main() -> list[float]:
+        return await asyncio.gather(*map(predict, ("full", "tiny", "full", "tiny")))
+
+    assert tuple(run_virtually(main())) == exactly(12, 26, 38, 26)
+    assert serving.counts.busy_seconds == pytest.approx(0.038)
+    assert serving.counts.calls == 4
