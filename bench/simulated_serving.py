@@ -2,11 +2,13 @@
 
     python -m bench.simulated_serving --cost 20,2 --address 127.0.0.1:8500 --control 8501
 
-Calls wait for one of ``--devices`` serial devices, which sleep instead of burning the CPU that the
-gateway under test needs. The wire is TensorFlow Serving's, and the answer depends on each picture
-(bench/marks.py). Faults come from flags or from the control port while running:
+Calls run on a device of the kind ``--device`` (bench/simulated_devices.py), by default on one of
+``--devices`` serial ones, which sleep instead of burning the CPU that the gateway under test needs.
+The wire is TensorFlow Serving's, and the answer depends on each picture (bench/marks.py). Faults
+come from flags or from the control port while running:
 
     curl -d 'slow=2&error_rate=0.1' localhost:8501     # also cost, devices, hang=1, refuse=1, die=1
+    curl -d 'device=sharing' localhost:8501            # what runs ends on the device it is on
     curl localhost:8501                                # counts and settings as JSON
 """
 
@@ -20,19 +22,22 @@ import random
 import selectors
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from urllib.parse import parse_qsl
 
 import grpc
 import grpc.aio
 
+from bench import simulated_devices, wire
 from bench import simulated_models as models
-from bench import wire
 
-__all__ = ["Behaviour", "SimulatedServing", "main"]
+__all__ = ["Behaviour", "SimulatedServing", "main", "parse"]
 
 Context = grpc.aio.ServicerContext[bytes, bytes]
 GRACE = 5.0  # seconds for the calls that run at SIGTERM
+UNLIMITED = 1 << 30
+MERGED = 32  # items that a merging device makes one call of, unless max_batch_size says otherwise
 
 
 @dataclass(slots=True)
@@ -40,8 +45,9 @@ class Behaviour:
     """How the device and the server behave now; times in milliseconds."""
 
     cost: tuple[float, float] = (20.0, 2.0)
-    devices: int = 1
-    max_batch_size: int = 1 << 30
+    device: str = "serial"  # or another kind of simulated_devices.make
+    devices: int = 1  # of the serial or sliced kind; of the others there is one
+    max_batch_size: int = UNLIMITED
     slow: float = 1.0  # factor on the cost
     error_rate: float = 0.0  # share of calls answered INTERNAL after their time on the device
     hang: bool = False  # calls get no answer until this is lifted
@@ -52,6 +58,9 @@ class Behaviour:
         if name == "cost":
             a, b = map(float, text.split(","))
             self.cost = (a, b)
+        elif name == "device":
+            simulated_devices.make(text, self.seconds)  # ValueError if there is no such kind
+            self.device = text
         elif name in {"devices", "max_batch_size"}:
             setattr(self, name, int(text))
         elif name in {"slow", "error_rate"}:
@@ -61,10 +70,23 @@ class Behaviour:
         else:
             raise ValueError(f"no such setting: {name}")
 
+    def seconds(self, n: int) -> float:
+        """Return what a call of ``n`` pictures takes when it has the device to itself."""
+        a, b = self.cost
+        return (a + b * n) * self.slow / 1000
+
+    def merged(self) -> int:
+        """Return how many pictures a merging device makes one call of at most."""
+        return MERGED if self.max_batch_size == UNLIMITED else self.max_batch_size
+
 
 @dataclass(slots=True)
 class Counts:
-    """What was done since the start; ``batches`` counts calls by batch size."""
+    """What was done since the start; ``batches`` counts calls, as they came, by batch size.
+
+    ``busy_seconds`` is what the calls would take one after the other, those that were merged as
+    one; a device that runs several at once has more of them than the clock.
+    """
 
     calls: int = 0
     images: int = 0
@@ -80,8 +102,8 @@ class SimulatedServing:
         self.behaviour = behaviour
         self.counts = Counts()
         self._running = asyncio.Event()  # cleared while it hangs
+        self._kind = ""
         self.apply()
-        self._free_at = [0.0]  # loop time at which each device falls idle
 
     def apply(self) -> None:
         """Take notice of a change of ``behaviour``."""
@@ -89,6 +111,14 @@ class SimulatedServing:
             self._running.clear()
         else:
             self._running.set()
+        if self.behaviour.device != self._kind:  # the same kind keeps its calls
+            self._kind = self.behaviour.device
+            self._device = simulated_devices.make(
+                self._kind,
+                self._begin,
+                slots=lambda: self.behaviour.devices,
+                most=self.behaviour.merged,
+            )
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register the services; requests and answers stay bytes."""
@@ -116,7 +146,7 @@ class SimulatedServing:
             await self._up()
             request = wire.read_predict(body)
             models.check(request, self.behaviour.max_batch_size)
-            await self._run(request.tensor.shape[0])
+            await self.run(request.model, request.tensor.shape[0])
             return models.answer(request)
         except models.Refusal as refusal:
             self.counts.errors += 1
@@ -149,24 +179,19 @@ class SimulatedServing:
             raise models.Refusal(grpc.StatusCode.UNAVAILABLE, "refusing, as told")
         await self._running.wait()
 
-    def book(self, n: int, now: float) -> float:
-        """Give the device that is free first to a call of ``n`` pictures; return when it ends."""
-        a, b = self.behaviour.cost
-        seconds = (a + b * n) * self.behaviour.slow / 1000
-        devices = self.behaviour.devices
-        free_at = sorted(self._free_at + [now] * (devices - len(self._free_at)))[-devices:]
-        free_at[0] = end = max(now, free_at[0]) + seconds
-        self._free_at = free_at
+    def _begin(self, n: int) -> float:
+        """Return the seconds of a call that the device begins, and count them."""
+        seconds = self.behaviour.seconds(n)
+        self.counts.busy_seconds += seconds
+        return seconds
+
+    async def run(self, model: str, n: int) -> None:
+        """Return when the device has run a call of ``n`` pictures; Refusal if it is to fail."""
         counts = self.counts
         counts.calls += 1
         counts.images += n
-        counts.busy_seconds += seconds
         counts.batches[n] = counts.batches.get(n, 0) + 1
-        return end
-
-    async def _run(self, n: int) -> None:
-        now = asyncio.get_running_loop().time()
-        await asyncio.sleep(self.book(n, now) - now)
+        await self._device.call(model, n)
         if self.behaviour.error_rate > random.random():
             raise models.Refusal(grpc.StatusCode.INTERNAL, "failing, as told")
 
@@ -222,27 +247,38 @@ def keep_memory() -> None:
         libc.mallopt(parameter, size)
 
 
-def main() -> None:
-    """Parse the flags and serve."""
+def parse(arguments: Sequence[str] | None = None) -> tuple[Behaviour, str, int]:
+    """Read the flags: the behaviour, the address and the port of the control."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--address", default="127.0.0.1:8500", help="HOST:PORT or unix:PATH")
     parser.add_argument("--control", type=int, default=8501, help="port of the control")
-    default = Behaviour()
+    behaviour = Behaviour()
     parser.add_argument("--cost", default="20,2", help="a,b in ms (default %(default)s)")
+    kinds = "serial, sharing, cores:N, amdahl, merging or sliced (default %(default)s)"
+    parser.add_argument("--device", default=behaviour.device, metavar="KIND", help=kinds)
     for name in ("devices", "max_batch_size", "slow", "error_rate"):
-        value = getattr(default, name)
+        value = getattr(behaviour, name)
         parser.add_argument(f"--{name.replace('_', '-')}", default=str(value))
     for name in ("hang", "refuse"):
         parser.add_argument(f"--{name}", action="store_const", const="1", default="0")
-    flags = vars(parser.parse_args())
+    flags = vars(parser.parse_args(arguments))
     address, control = flags.pop("address"), flags.pop("control")
-    for name, text in flags.items():
-        default.change(name, text)
+    try:
+        for name, text in flags.items():
+            behaviour.change(name, text)
+    except ValueError as error:
+        parser.error(str(error))
+    return behaviour, address, control
+
+
+def main() -> None:
+    """Parse the flags and serve."""
+    behaviour, address, control = parse()
     keep_memory()
     # epoll waits in whole milliseconds, select in microseconds; a device of 2 ms needs the latter.
     loop = asyncio.SelectorEventLoop(selectors.SelectSelector())
     with contextlib.suppress(KeyboardInterrupt):
-        loop.run_until_complete(serve(SimulatedServing(default), address, control))
+        loop.run_until_complete(serve(SimulatedServing(behaviour), address, control))
 
 
 if __name__ == "__main__":

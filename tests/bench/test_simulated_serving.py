@@ -14,6 +14,7 @@ from tensorflow_serving.apis.model_service_pb2_grpc import ModelServiceStub
 from tensorflow_serving.apis.predict_pb2 import PredictRequest
 from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
+from batching.simulation import run_virtually
 from bench import marks
 from bench.simulated_serving import Behaviour, SimulatedServing
 
@@ -135,12 +136,19 @@ async def test_a_hung_server_answers_nothing_until_it_is_released(setup: Setup) 
     assert (await waiting).model_version_status
 
 
-async def test_the_device_takes_calls_one_after_the_other() -> None:
+def test_the_device_takes_calls_one_after_the_other() -> None:
     """Calls that come together wait for a free device: two devices halve the wait."""
+
+    async def run(serving: SimulatedServing) -> float:
+        await serving.run("full", 1)
+        return 1000 * asyncio.get_running_loop().time()
+
+    async def main(serving: SimulatedServing) -> list[float]:
+        return await asyncio.gather(*(run(serving) for _ in range(4)))
+
     for devices, ends in ((1, [3, 6, 9, 12]), (2, [3, 3, 6, 6])):
         serving = SimulatedServing(Behaviour(cost=(1, 2), devices=devices))
-        now = 100.0
-        assert [round(1000 * (serving.book(1, now) - now)) for _ in range(4)] == ends
+        assert run_virtually(main(serving)) == pytest.approx(ends)
         assert serving.counts.images == 4
         assert serving.counts.busy_seconds == pytest.approx(0.012)
 
