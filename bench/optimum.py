@@ -12,14 +12,14 @@ No more than two calls are in flight, which is enough while a call takes longer 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from batching.dispatch import L, Lane
+from batching.dispatch import Departure, Q, QueueView
 
 __all__ = ["Optimum", "Setting", "applies", "leave_times"]
 
@@ -188,18 +188,15 @@ class Optimum:
         self._calls: list[tuple[int, float]] = []
         self._ended = -math.inf
 
-    def next(self, lanes: Sequence[L], now: float) -> tuple[L, float]:
+    def next(self, queues: Sequence[Q], now: float) -> Departure[Q]:
         """See :meth:`Dispatch.next`."""
-        lane = lanes[0]
-        if len(self._calls) > 1:
-            return lane, math.inf
-        size, arrives = self._calls[0] if self._calls else (0, now)
-        after = float(self._leave[size, min(lane.depth, self._most)])
-        if not self._calls and after:  # "never" is not to be said where nothing is in flight
-            return lane, lane.oldest + PATIENCE
-        return lane, max(arrives, self._ended) + after
+        queue = queues[0]
+        return Departure(queue, queue.servers[0], self._leave_at(queue, now))
 
-    def sent(self, lane: Lane, size: int, now: float) -> tuple[int, float]:
+    def submitted(self, queue: QueueView, now: float) -> None:
+        """See :meth:`Dispatch.submitted`."""
+
+    def sent(self, queue: QueueView, server: Hashable, size: int, now: float) -> tuple[int, float]:
         """See :meth:`Dispatch.sent`."""
         self._calls.append((size, now + self._overlap))
         return self._calls[-1]
@@ -208,3 +205,12 @@ class Optimum:
         """See :meth:`Dispatch.ended`."""
         self._calls.remove(call)
         self._ended = now
+
+    def _leave_at(self, queue: QueueView, now: float) -> float:
+        if len(self._calls) > 1:
+            return math.inf
+        size, arrives = self._calls[0] if self._calls else (0, now)
+        after = float(self._leave[size, min(queue.depth, self._most)])
+        if not self._calls and after:  # "never" is not to be said where nothing is in flight
+            return queue.oldest + PATIENCE
+        return max(arrives, self._ended) + after

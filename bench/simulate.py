@@ -1,4 +1,4 @@
-"""The real batching code in virtual time, against an oracle that knows everything.
+"""Serial: the real batching code in virtual time, against an oracle that knows everything.
 
     python -m bench.simulate                     # table, JSON and plots in bench/results
     python -m bench.simulate --items 2000        # a quick look
@@ -17,6 +17,7 @@ import json
 import math
 import multiprocessing
 import sys
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,8 +25,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 
-from batching import CallCost, Dispatch, JustInTime
-from batching.learning import Sample
+from batching import Dispatch, JustInTime
+from batching.adaptive.cost import CostModel
+from batching.adaptive.server import Call, Server
 from batching.simulation import Device, Oracle, simulate
 from bench import figures
 from bench.optimum import Optimum, Setting, applies
@@ -70,28 +72,35 @@ class Case(NamedTuple):
         return self.device().there + self.device().back
 
 
-class Told(CallCost):
-    """A cost that is true from the start, and stays as it is."""
+class Told(Server):
+    """A server whose cost is true from the start, and which learns nothing."""
 
     def __init__(self, case: Case) -> None:
         super().__init__()
-        self.a, self.b, self.overlap = case.a / 1000, case.b / 1000, case.overlap
-        self.noise, self.fits, self.deepest = max(case.sigma, 0.01), 9, 32
+        noise = max(case.sigma, 0.01)
+        self._truth = CostModel(case.a / 1000, case.b / 1000, case.overlap, noise)
 
-    def learn(self, sample: Sample, now: float) -> None:
-        """Learn nothing: there is nothing left to learn."""
+    def cost(self, kind: Hashable) -> CostModel:
+        """Return the truth."""
+        return self._truth
+
+    def end(self, call: Call, now: float, *, failed: bool) -> None:
+        """Only note that the call has ended."""
+        super().end(call, now, failed=True)  # from which nothing is learnt
+        self.alone_at = now  # so that none is held back to see how fast it is alone
 
 
-class Known(JustInTime):
+class Knowing(JustInTime):
     """The same policy, which is told the true cost instead of learning it."""
 
     def __init__(self, case: Case) -> None:
         super().__init__()
-        self.told = Told(case)
+        self._told = Told(case)
 
-    def cost(self, key: Any) -> CallCost:
-        """Return what was told."""
-        return self.told
+    def server(self, name: Hashable) -> Server:
+        """Return what was told, whatever the server is called."""
+        super().server(name)
+        return self._told
 
 
 def measure(case: Case) -> Result:
@@ -111,7 +120,7 @@ def measure(case: Case) -> Result:
                 continue
             dispatch = Optimum(setting)
         else:
-            dispatch = JustInTime() if name == "learning" else Known(case)
+            dispatch = JustInTime() if name == "learning" else Knowing(case)
         answers = simulate(device, rate, seconds, dispatch=dispatch)
         times = [1000 * one.seconds for one in answers if one.at > WARM * seconds]
         result[name] = {"mean": float(np.mean(times)), "p99": float(np.percentile(times, 99))}
@@ -133,6 +142,8 @@ def worst(results: list[Result], name: str, figure: str, other: str = "oracle") 
 def table(results: list[Result]) -> str:
     """Return, for each backend, transport and noise, the worst ratios over all loads."""
     lines = [
+        "## serial",
+        "",
         "| backend | transport | noise | limit | mean | p99 | | best | ours to it | told | p99 |",
         f"|{' --- |' * 11}",
     ]
