@@ -21,9 +21,7 @@ async def replicas_of(addresses, **options) -> Replicas:
     return replicas
 
 
-async def predict(
-    replicas, *, timeout: float = 5.0, usual: float = 0.0, model=COLORS, server=None
-):
+async def predict(replicas, *, timeout: float = 5.0, usual: float = 0.0, model=COLORS, server=None):
     """Ask for one small picture; ``usual`` is what that takes, whoever is asked."""
 
     def read(answer):
@@ -34,7 +32,12 @@ async def predict(
     call = PredictCall(model, "serving_default", "inputs", ("detection_scores",))
     message = encode_predict(call, [np.zeros((4, 5, 3), np.uint8)])
     return await replicas.predict(
-        message, model=model, timeout=timeout, read=read, server=server, usual=lambda _: usual
+        message,
+        model=model,
+        timeout=timeout,
+        read=read,
+        server=server,
+        usual=usual if callable(usual) else lambda _: usual,
     )
 
 

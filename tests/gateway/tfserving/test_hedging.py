@@ -182,6 +182,24 @@ async def test_what_is_late_is_learnt(two):
     assert replicas._late == 1.5
 
 
+async def test_late_is_what_is_late_for_the_one_that_was_asked(two):
+    """A replica that takes longer than others has the time that it usually takes."""
+    fakes, replicas = two
+    slow, fast = fakes
+    usual = {slow.address: 30.0, fast.address: 0.02}.__getitem__
+    for fake, second_asked in ((slow, 0), (fast, 1)):
+        fake.gate = asyncio.Event()
+        call = asyncio.ensure_future(predict(replicas, usual=usual, server=fake.address))
+        await fake.arrived.acquire()
+        for _ in range(60):
+            await asyncio.sleep(0.001)
+        fake.gate.set()
+        await call
+        assert sum(asked(fakes)) == 1 + second_asked
+        for one in fakes:
+            one.requests.clear()
+
+
 async def test_the_one_that_is_asked_last_is_blamed(servings):
     """A first call that was passed on is late for the fault of who has it now."""
     fakes = await servings(3)
