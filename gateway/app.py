@@ -131,9 +131,8 @@ async def _detector(app: web.Application) -> AsyncIterator[None]:
         hedge=settings.hedging,
         prepare=partial(warm_up, models, settings),
         longest_call=settings.request_timeout,
+        changed=lambda gone: app[DETECTOR].servers_changed(gone),  # noqa: PLW0108 - is made later
     )
-    await client.start()
-    renewing = _renew(app)
     threads = Threads(settings.decode_threads)
     app[METRICS] = metrics = Metrics(
         lambda name: name in models or name in app[DETECTOR].catalog.seen,
@@ -149,6 +148,9 @@ async def _detector(app: web.Application) -> AsyncIterator[None]:
         ("gateway_replicas_left_out", "Those that get no calls now.", lambda: client.left_out),
     ):
         metrics.gauge(name, text, read)
+    metrics.learning(detector.learnt)
+    await client.start()
+    renewing = _renew(app)
     yield
     if renewing is not None:
         renewing.cancel()

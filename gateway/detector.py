@@ -1,14 +1,15 @@
 """The use case: a picture in base64 and the name of a model in, detections out."""
 
 import asyncio
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from batching import Batcher, BatcherClosedError, BatchFailedError, JustInTime, Upcoming
+from batching import Batcher, BatcherClosedError, BatchFailedError, Inbound, JustInTime
 from gateway.admission import Admission, Place
 from gateway.errors import (
     BackendAnswerInvalidError,
@@ -27,9 +28,11 @@ from gateway.threads import Threads
 
 __all__ = ["Detector", "Found", "Stages"]
 
+log = logging.getLogger("gateway")
+
 
 class Stages(Protocol):
-    """Where the time of pictures goes, in seconds, and what that teaches."""
+    """Where the time of pictures goes, in seconds."""
 
     def decoded(self, model_name: str, seconds: float) -> None:
         """From when a request was read until its picture lay decoded."""
@@ -39,9 +42,6 @@ class Stages(Protocol):
 
     def predicted(self, model_name: str, seconds: float) -> None:
         """One Predict call, whatever came of it."""
-
-    def learnt(self, model_name: str, learnt: Learnt) -> None:
-        """What is known after another batch."""
 
 
 class Found(NamedTuple):
@@ -65,6 +65,7 @@ class Detector:
         models: ConfiguredModels,
         stages: Stages,
     ) -> None:
+        self._backend = backend
         self._threads = threads
         self._settings = settings
         self._stages = stages
@@ -72,7 +73,8 @@ class Detector:
             lambda choice: backend.metadata(choice, timeout=settings.request_timeout),
             renewed=models.read_labels,
         )
-        self._dispatch = JustInTime(settings.max_in_flight, kind=kind_of, upcoming=self._upcoming)
+        self._dispatch = JustInTime(settings.max_in_flight, kind=kind_of, inbound=self._inbound)
+        self._devices: dict[Hashable, tuple[str, int]] = {}
         self._predictor = Predictor(
             backend,
             settings,
@@ -84,11 +86,13 @@ class Detector:
         self.forecast = Forecast(
             admission,
             self._dispatch,
+            servers=self._servers,
             max_batch_size=self._predictor.max_batch_size,
-            upcoming=self._upcoming,
+            inbound=self._inbound,
         )
         self._batcher: Batcher[Lane, Picture, Share] = Batcher(
-            self._predictor,
+            self._process,
+            servers=self._servers,
             max_batch_size=self._predictor.max_batch_size,
             max_queue_size=sys.maxsize,  # admission is the limit, and has the same name
             dispatch=self._dispatch,
@@ -104,6 +108,10 @@ class Detector:
     def in_flight(self) -> int:
         """Predict calls that run."""
         return self._batcher.in_flight
+
+    def learnt(self) -> dict[str, Learnt]:
+        """What is known of the calls of each model that was used."""
+        return self.forecast.all_learnt(asyncio.get_running_loop().time())
 
     async def detect(
         self, choice: ModelChoice, image: str, *, threshold: float, place: Place, deadline: float
@@ -161,24 +169,50 @@ class Detector:
         await self._batcher.aclose(timeout)
         await self.catalog.aclose()
 
-    def _upcoming(self) -> Upcoming:
-        return Upcoming(self._threads.waiting, self._threads.interval)
+    def servers_changed(self, gone: str | None) -> None:
+        """Where calls may go has changed; one server is ``gone`` for good, or none."""
+        if gone is not None:
+            self._dispatch.forget(gone)
+            self._predictor.forget(gone)
+            self._devices.pop(gone, None)
+        self._batcher.wake()
 
-    def _usual(self, lane: Lane, size: int) -> float:
+    def _servers(self, lane: Lane) -> Sequence[str]:
+        return self._backend.servers(lane.model.call.model)
+
+    def _inbound(self) -> Inbound:
+        return Inbound(self._threads.waiting, self._threads.interval)
+
+    def _usual(self, lane: Lane, size: int, server: Hashable) -> float:
         """Seconds that a call takes which finds the device free; 0 if that is not known."""
-        cost = self._dispatch.cost(lane)
-        return cost.overlap + cost.service(size) if cost.known else 0.0
+        cost = self._dispatch.cost(lane, server)
+        return cost.transport_s + cost.service_s(size) if cost.known else 0.0
+
+    async def _process(
+        self, lane: Lane, pictures: list[Picture], server: Hashable
+    ) -> Sequence[Share | Exception]:
+        self._tell_of_device(lane, server)
+        return await self._predictor(lane, pictures, server)
+
+    def _tell_of_device(self, lane: Lane, server: Hashable) -> None:
+        """Log what a server seems to be when that has changed, as calls before have shown."""
+        learnt = self._dispatch.learnt(lane, server)
+        seems = learnt.device, learnt.parallelism
+        if self._devices.setdefault(server, seems) != seems:
+            self._devices[server] = seems
+            log.info(
+                "TensorFlow Serving at %s, as its calls show: %s; best with %s at a time",
+                server,
+                learnt.device,
+                learnt.parallelism or "any number",
+            )
 
     def dispatched(self, key: Lane, waits: Sequence[float]) -> None:
         """See ``batching.Observer``."""
         self._stages.batched(key.model.call.model_name, waits)
 
     def finished(self, key: Lane, size: int, seconds: float, error: BaseException | None) -> None:
-        """See ``batching.Observer``."""
-        name = key.model.call.model_name
-        now = asyncio.get_running_loop().time()
-        if (learnt := self.forecast.learnt(name, now)) is not None:
-            self._stages.learnt(name, learnt)
+        """See ``batching.Observer``; the predictor tells of its calls itself."""
 
     def _prepare(
         self, model: ServedModel, image: str, place: Place

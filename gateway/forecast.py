@@ -2,15 +2,15 @@
 
 import math
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
-from batching import Ahead, JustInTime, Upcoming
+from batching import Backlog, Inbound, JustInTime
 from gateway.admission import Admission, Place
 from gateway.errors import OverloadedError
 from gateway.predict import Lane
 
-__all__ = ["Forecast", "Learnt", "kind_of"]
+__all__ = ["Forecast", "Learnt", "LearntServer", "kind_of"]
 
 TRIAL_SECONDS = 1.0  # so often one is let in on trial: only from calls is seen that they are fast
 LATEST = 0.95  # of the time until the deadline: an answer that is expected later is refused
@@ -20,20 +20,31 @@ PICTURES = 64  # of a kind that are remembered, to see how many sizes they have
 VOTES = 8  # pictures of another kind in a row, after which a model's usual kind is another
 
 
-class Learnt(NamedTuple):
-    """What is known of a model's calls: ``a + b * n`` seconds for n pictures, of which ``slots``
-    calls run at once, and ``overlap`` more that can pass while others run."""
+class LearntServer(NamedTuple):
+    """What is known of a model's calls on one server. Such a call for n pictures takes
+    ``transport_s + fixed_s + per_item_s * n`` seconds if it is alone there."""
 
-    a: float
-    b: float
-    overlap: float
-    slots: int
+    fixed_s: float
+    per_item_s: float
+    transport_s: float
+    """What of a call passes while the device may run others."""
     noise: float
-    """Relative standard deviation of a call's time."""
+    """Relative standard deviation of the device's time for a call."""
+    parallelism: int
+    """Calls that are best at the device at a time; 0: as many as there are."""
+    device: str
+    """The kind of device that it seems to be, in words."""
     max_batch_size: int
-    """Pictures a call, by the settings and by what TensorFlow Serving has refused."""
-    expected: float
+    """Pictures a call, by the settings and by what the server has refused."""
+
+
+class Learnt(NamedTuple):
+    """What is known of a model's calls."""
+
+    expected_s: float
     """Seconds after which a picture that comes now would be answered."""
+    servers: dict[str, LearntServer]
+    """By address, those that may be asked now."""
 
 
 def kind_of(lane: Lane) -> Hashable:
@@ -72,8 +83,8 @@ class _Kind:
 
 
 class Forecast:
-    """Reckons for a house (``admission``) whose calls leave as ``dispatch`` says, with
-    ``max_batch_size`` pictures for a lane, and to which ``upcoming`` pictures are being decoded.
+    """Reckons for a house (``admission``) whose calls leave as ``dispatch`` says, for one of
+    ``servers`` and with ``max_batch_size`` pictures, while ``inbound`` ones are being decoded.
 
     Who is decoded counts with those of its kind; who is not yet, with those that are usual for its
     model: most clients of a model send pictures of about the same size. Those of a kind share
@@ -85,13 +96,15 @@ class Forecast:
         admission: Admission,
         dispatch: JustInTime,
         *,
-        max_batch_size: Callable[[Lane], int],
-        upcoming: Callable[[], Upcoming],
+        servers: Callable[[Lane], Sequence[str]],
+        max_batch_size: Callable[[Lane, str], int],
+        inbound: Callable[[], Inbound],
     ) -> None:
         self._admission = admission
         self._dispatch = dispatch
+        self._servers = servers
         self._max_batch_size = max_batch_size
-        self._upcoming = upcoming
+        self._inbound = inbound
         self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
         self._usual: dict[str, tuple[Hashable, int]] = {}
         self._let_in: dict[str, float] = {}
@@ -129,33 +142,51 @@ class Forecast:
         lane = self.usual(model_name)
         if lane is None:
             return -math.inf
-        upcoming = self._upcoming()
+        inbound = self._inbound()
         waiting: Counter[Hashable] = Counter()
         for what, items in self._admission.waiting_for.items():
             kind, _ = self._usual.get(what, (what, 0)) if isinstance(what, str) else (what, 0)
             waiting[kind] += items
         own_kind = kind_of(lane)
-        own = self._ahead(self._kinds[own_kind], waiting.pop(own_kind, 0))
+        own = self._backlog(self._kinds[own_kind], waiting.pop(own_kind, 0))
         others = [
-            self._ahead(other, items)
+            self._backlog(other, items)
             for kind, items in waiting.items()
             if (other := self._kinds.get(kind)) is not None
         ]
-        ready = now + (upcoming.items + upcoming.company()) * upcoming.interval
+        ready = now + (inbound.items + inbound.target_batch_size()) * inbound.interval_s
         return self._dispatch.expected(own, others, ready, now)
 
-    def _ahead(self, known: _Kind, items: int) -> Ahead:
-        keys = min(known.effective, max(1, items))
-        return Ahead(known.lane, items, self._max_batch_size(known.lane), keys)
+    def _backlog(self, known: _Kind, items: int) -> Backlog:
+        keys, servers = min(known.effective, max(1, items)), self._servers(known.lane)
+        # Where one takes less than others, this may say too little: nothing is refused for that.
+        most = max(self._max_batch_size(known.lane, server) for server in servers)
+        return Backlog(known.lane, items, most, keys, servers)
 
     def learnt(self, model_name: str, now: float) -> Learnt | None:
         """What is known of a model's calls, those for its usual pictures; None if nothing."""
         lane = self.usual(model_name)
-        cost = self._dispatch.cost(lane) if lane else None
-        if lane is None or cost is None or not cost.known:
+        if lane is None:
             return None
-        most, expected = self._max_batch_size(lane), self.expected(model_name, now) - now
-        return Learnt(cost.a, cost.b, cost.overlap, cost.slots, cost.noise, most, expected)
+        servers = {
+            server: LearntServer(
+                cost.fixed_s,
+                cost.per_item_s,
+                cost.transport_s,
+                cost.noise,
+                known.parallelism,
+                known.device,
+                self._max_batch_size(lane, server),
+            )
+            for server in self._servers(lane)
+            if (cost := (known := self._dispatch.learnt(lane, server)).cost).known
+        }
+        return Learnt(self.expected(model_name, now) - now, servers) if servers else None
+
+    def all_learnt(self, now: float) -> dict[str, Learnt]:
+        """The same of each model that was used, by its name."""
+        found = {name: self.learnt(name, now) for name in self._usual}
+        return {name: learnt for name, learnt in found.items() if learnt is not None}
 
     def refuse_late(self, model_name: str, place: Place, deadline: float, now: float) -> None:
         """Refuse a request that would be late, but for one a second and model: it is let in on

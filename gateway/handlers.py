@@ -215,7 +215,11 @@ async def _describe(app: web.Application, name: str) -> dict[str, Any]:
     }
     now = asyncio.get_running_loop().time()
     if (learnt := app[DETECTOR].forecast.learnt(name, now)) is not None:
-        described["learnt"] = learnt._asdict()
+        described["learnt"] = {
+            "expected_s": learnt.expected_s,
+            # Addresses are not for clients; /metrics, which is for operators, has them.
+            "servers": [known._asdict() for known in learnt.servers.values()],
+        }
     return described
 
 

@@ -1,6 +1,6 @@
 """The one sink of the gateway's facts: Prometheus."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 
 from prometheus_client import (
@@ -12,7 +12,9 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from gateway.forecast import Learnt
 
@@ -27,6 +29,57 @@ SECONDS = (
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
+LEARNT = {
+    "fixed_s": ("fixed_seconds", "What a Predict call takes, apart from its pictures."),
+    "per_item_s": ("per_item_seconds", "What each picture adds to a Predict call."),
+    "transport_s": ("transport_seconds", "What of a Predict call passes while others may run."),
+    "noise": ("noise", "Relative standard deviation of a Predict call's time."),
+    "parallelism": ("parallelism", "Predict calls that are best at a time; 0: any number."),
+    "max_batch_size": ("max_batch_size", "Pictures that a Predict call may carry."),
+}
+"""Of each field of ``LearntServer`` that is a number, the end of its metric's name and the text."""
+
+
+class Learning(Collector):
+    """What is known of calls, as it is when Prometheus asks: ``read`` tells it for each model.
+
+    So servers that are gone are not shown any more, and nothing is reckoned while nobody asks.
+    """
+
+    def __init__(self, read: Callable[[], Mapping[str, Learnt]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """See ``Collector``."""
+        models = self._read()
+        servers = [
+            (model, server, known)
+            for model, learnt in models.items()
+            for server, known in learnt.servers.items()
+        ]
+        expected = GaugeMetricFamily(
+            "gateway_learnt_expected_seconds",
+            "What a request that comes now has to expect.",
+            labels=["model"],
+        )
+        for model, learnt in models.items():
+            expected.add_metric([model], learnt.expected_s)
+        yield expected
+        for field, (name, text) in LEARNT.items():
+            family = GaugeMetricFamily(f"gateway_learnt_{name}", text, labels=["model", "server"])
+            for model, server, known in servers:
+                family.add_metric([model, server], getattr(known, field))
+            yield family
+        device = GaugeMetricFamily(
+            "gateway_learnt_device",
+            "1 for the kind of device that a server seems to be.",
+            labels=["model", "server", "device"],
+        )
+        for model, server, known in servers:
+            device.add_metric([model, server, known.device], 1)
+        yield device
+
+
 class Metrics:
     """Counts and times, in a registry of its own.
 
@@ -39,6 +92,7 @@ class Metrics:
         self._is_known = is_known
         self._shared = shared
         self._gauges: list[tuple[Gauge, Callable[[], float]]] = []
+        self._learning: list[Learning] = []
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         # Each is kept as the function that finds the metric's child for its labels, once.
@@ -63,23 +117,6 @@ class Metrics:
             registry=registry, buckets=SIZES,
         ).labels)  # fmt: skip
 
-        # In the order of Learnt. Workers each learn for themselves; the latest is shown.
-        self._learnt = [
-            cache(Gauge(
-                f"gateway_learnt_{name}", text, ["model"],
-                registry=registry, multiprocess_mode="mostrecent",
-            ).labels)
-            for name, text in (
-                ("call_seconds", "What a Predict call takes, apart from its pictures."),
-                ("picture_seconds", "What each picture adds to a Predict call."),
-                ("overlap_seconds", "What more passes while other calls run."),
-                ("slots", "Predict calls that run at once."),
-                ("noise", "Relative standard deviation of a Predict call's time."),
-                ("max_batch_size", "Pictures that a Predict call may carry."),
-                ("expected_seconds", "What a request had to expect after the last batch."),
-            )
-        ]  # fmt: skip
-
     def _seconds(self, name: str, text: str) -> Callable[[str], Histogram]:
         return cache(
             Histogram(name, text, ["model"], registry=self._registry, buckets=SECONDS).labels
@@ -93,6 +130,12 @@ class Metrics:
         else:
             gauge.set_function(read)
 
+    def learning(self, read: Callable[[], Mapping[str, Learnt]]) -> None:
+        """Show what is known of each model's calls, by its name. Of several processes the one that
+        answers shows what it knows itself."""
+        self._learning.append(Learning(read))
+        self._registry.register(self._learning[-1])
+
     def expose(self) -> bytes:
         """Everything, in Prometheus' text format."""
         if not self._shared:
@@ -100,6 +143,8 @@ class Metrics:
         self._publish()
         everybody = CollectorRegistry()
         MultiProcessCollector(everybody)  # type: ignore[no-untyped-call]  # it has no types
+        for learning in self._learning:
+            everybody.register(learning)
         return generate_latest(everybody)
 
     def _publish(self) -> None:
@@ -133,8 +178,3 @@ class Metrics:
         queue = self._queue(model_name)
         for wait in waits:
             queue.observe(wait)
-
-    def learnt(self, model_name: str, learnt: Learnt) -> None:
-        """See ``detector.Stages``."""
-        for gauge, value in zip(self._learnt, learnt, strict=True):
-            gauge(model_name).set(value)

@@ -2,8 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -37,6 +38,9 @@ T = TypeVar("T")
 class Backend(Protocol):
     """What is needed of TensorFlow Serving; ``tfserving.Replicas`` is it."""
 
+    def servers(self, model: ModelChoice) -> Sequence[str]:
+        """Those that may be asked for the model now, one at least."""
+
     async def predict(
         self,
         request: bytes,
@@ -44,9 +48,11 @@ class Backend(Protocol):
         model: ModelChoice,
         timeout: float,
         read: Callable[[PredictAnswer], T],
-        usual: float,
+        server: Hashable,
+        usual: Callable[[str], float],
     ) -> T:
-        """Run a serialised PredictRequest, which usually takes so many seconds (0: not known)."""
+        """Run a serialised PredictRequest, on ``server`` if that can be; ``usual`` tells of each
+        the seconds that it takes (0: not known)."""
 
     async def metadata(self, model: ModelChoice, *, timeout: float) -> ModelMetadata:
         """Ask for a model's signatures."""
@@ -93,14 +99,15 @@ def largest_batch(settings: Settings, sizes: tuple[int, ...], nbytes: int) -> in
 
 
 class Predictor:
-    """Runs batches; to be a batcher's ``process``.
+    """Runs batches on the servers that it is told; to be a batcher's ``process``.
 
     A batch that is refused for what is in it, or for want of memory, is asked again in parts,
     unless the model has changed: then all of it is refused. If all parts succeed it was too large:
-    batches are cut to what succeeded, until after a minute twice as much is tried. If not, the
-    pictures that are refused alone are at fault, alone.
+    batches for that server are cut to what succeeded, until after a minute twice as much is tried.
+    If not, the pictures that are refused alone are at fault, alone.
 
-    ``usual`` tells the seconds that a call for so many pictures takes, 0 if that is not known.
+    ``usual`` tells the seconds that a call for so many pictures takes on a server, 0 if that is not
+    known.
     ``predicted`` is told the model's name and the seconds of each call, and ``catalog`` is told to
     forget a model when another version of it has answered.
 
@@ -115,7 +122,7 @@ class Predictor:
         models: ConfiguredModels,
         catalog: Catalog,
         *,
-        usual: Callable[[Lane, int], float],
+        usual: Callable[[Lane, int, Hashable], float],
         predicted: Callable[[str, float], None],
     ) -> None:
         self._backend = backend
@@ -124,16 +131,22 @@ class Predictor:
         self._catalog = catalog
         self._usual = usual
         self._predicted = predicted
-        self._ceilings: dict[Lane, _Ceiling] = {}
+        self._ceilings: dict[tuple[Lane, Hashable], _Ceiling] = {}
 
-    def max_batch_size(self, lane: Lane) -> int:
-        """Pictures that one call for ``lane`` may carry now."""
+    def max_batch_size(self, lane: Lane, server: Hashable) -> int:
+        """Pictures that one call of ``server`` for ``lane`` may carry now."""
         most = self._most(lane)
-        ceiling = self._ceilings.get(lane)
+        ceiling = self._ceilings.get((lane, server))
         if ceiling is None:
             return most
         age = asyncio.get_running_loop().time() - ceiling.since
         return min(most, ceiling.size * (2 if age > PROBE_SECONDS else 1))
+
+    def forget(self, server: Hashable) -> None:
+        """A server is gone for good."""
+        for lane, one in list(self._ceilings):
+            if one == server:
+                del self._ceilings[lane, one]
 
     def _most(self, lane: Lane) -> int:
         """What is allowed, whatever was learnt."""
@@ -150,7 +163,7 @@ class Predictor:
             return size
         return min((one for one in self._sizes(lane) if one >= size), default=size)
 
-    async def __call__(self, lane: Lane, pictures: list[Picture]) -> Shares:
+    async def __call__(self, lane: Lane, pictures: list[Picture], server: Hashable) -> Shares:
         """A share or an error for each picture, in their order.
 
         Raises
@@ -161,19 +174,19 @@ class Predictor:
         for picture in pictures:
             picture.place.sent()
         if self._too_long(lane, pictures):
-            return (await self._in_parts(lane, pictures))[0]
+            return (await self._in_parts(lane, pictures, server))[0]
         try:
-            shares = await self._call(lane, pictures)
+            shares = await self._call(lane, pictures, server)
         except (InputRefusedError, BackendMemoryError):
             if len(pictures) == 1 or await self._catalog.changed(lane.model):
                 raise
-            shares, largest = await self._in_parts(lane, pictures)
+            shares, largest = await self._in_parts(lane, pictures, server)
             if not any(isinstance(share, Exception) for share in shares):
-                self._learn_ceiling(lane, largest)
+                self._learn_ceiling(lane, server, largest)
             return shares
-        ceiling = self._ceilings.get(lane)
+        ceiling = self._ceilings.get((lane, server))
         if ceiling is not None and len(pictures) > ceiling.size:
-            self._learn_ceiling(lane, len(pictures))
+            self._learn_ceiling(lane, server, len(pictures))
         return shares
 
     def _too_long(self, lane: Lane, pictures: list[Picture]) -> bool:
@@ -181,7 +194,9 @@ class Predictor:
         length = sum(picture.payload.nbytes for picture in pictures) if lane.model.encoded else 0
         return length > self._settings.max_message_bytes and len(pictures) > 1
 
-    async def _in_parts(self, lane: Lane, pictures: list[Picture]) -> tuple[Shares, int]:
+    async def _in_parts(
+        self, lane: Lane, pictures: list[Picture], server: Hashable
+    ) -> tuple[Shares, int]:
         """What came of the parts, and the size of the largest that succeeded."""
         largest = 0
         loop = asyncio.get_running_loop()
@@ -194,7 +209,7 @@ class Predictor:
             if self._too_long(lane, part):
                 return await parts(part)
             try:
-                shares = await self._call(lane, part)
+                shares = await self._call(lane, part, server)
             except (InputRefusedError, BackendMemoryError) as error:
                 return [error] if len(part) == 1 else await parts(part)
             except GatewayError as error:
@@ -209,16 +224,16 @@ class Predictor:
 
         return await parts(pictures), largest
 
-    def _learn_ceiling(self, lane: Lane, size: int) -> None:
+    def _learn_ceiling(self, lane: Lane, server: Hashable, size: int) -> None:
         size = self._padded(lane, size)
         if size >= self._most(lane):
-            self._ceilings.pop(lane, None)
+            self._ceilings.pop((lane, server), None)
         else:
-            self._ceilings[lane] = _Ceiling(size, asyncio.get_running_loop().time())
+            self._ceilings[lane, server] = _Ceiling(size, asyncio.get_running_loop().time())
             if len(self._ceilings) > CEILINGS:  # clients choose the shapes of some models
                 del self._ceilings[next(iter(self._ceilings))]
 
-    async def _call(self, lane: Lane, pictures: list[Picture]) -> Shares:
+    async def _call(self, lane: Lane, pictures: list[Picture], server: Hashable) -> Shares:
         loop = asyncio.get_running_loop()
         call = lane.model.call
         encode = encode_predict_strings if lane.model.encoded else encode_predict
@@ -237,7 +252,8 @@ class Predictor:
                 model=call.model,
                 timeout=self._settings.request_timeout,
                 read=read,
-                usual=self._usual(lane, len(pictures)),
+                server=server,
+                usual=partial(self._usual, lane, len(pictures)),
             )
         finally:
             seconds = loop.time() - started

@@ -147,6 +147,26 @@ class ModelInput(BaseModel):
     width: int | None
 
 
+class LearntServer(BaseModel):
+    """What calls of one TensorFlow Serving cost: n pictures take ``transport_s + fixed_s +
+    per_item_s * n`` seconds where nothing is in their way."""
+
+    fixed_s: float
+    per_item_s: float
+    transport_s: float = Field(description="what of it passes while the device may run others")
+    noise: float = Field(description="relative standard deviation of a call's time")
+    parallelism: int = Field(description="calls that are best at a time; 0 is any number")
+    device: str = Field(description="the kind of device that it seems to be, in words")
+    max_batch_size: int = Field(description="pictures that a call may carry")
+
+
+class Learnt(BaseModel):
+    """What is known of a model's calls."""
+
+    expected_s: float | None = Field(description="seconds that a request has to expect now")
+    servers: list[LearntServer] = Field(description="those that may be asked now")
+
+
 class ModelDescription(BaseModel):
     """How a model is asked, as far as it could be learnt from TensorFlow Serving."""
 
@@ -158,9 +178,7 @@ class ModelDescription(BaseModel):
     signature: str | None = None
     input: ModelInput | None = None
     batches: bool | None = Field(None, description="whether a call may carry several pictures")
-    learnt: dict[str, float | None] | None = Field(
-        None, description="what calls cost; times in seconds"
-    )
+    learnt: Learnt | None = Field(None, description="what calls cost, once they were seen")
 
 
 class Models(BaseModel):

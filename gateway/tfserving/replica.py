@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from gateway.errors import BackendUnavailableError, DeadlineExceededError, GatewayError
 from gateway.tfserving.client import ServingClient, cause
+from gateway.tfserving.wire import ModelChoice
 
 __all__ = ["Prepare", "Replica"]
 
@@ -18,10 +19,8 @@ PROBE_TIMEOUT = 1.0
 LONGEST_PAUSE = 5.0  # before the first probe of one that was let in again and again, in vain
 FAILURES = 3  # calls in a row without an answer, until a replica is left out
 FORGIVEN = 0.1  # of an unsound answer by each sound one: one in five is too many, one in twenty not
-LACKS_SECONDS = 5.0  # for which a replica that has not a model is not asked for it
+LACKS_SECONDS = 5.0  # after which a replica that had not a model may have it
 LACKS_KEPT = 1000
-LATELY = 0.1  # the weight of the last call in the mean
-FORGET_SECONDS = 5.0  # after which half of what was seen of an unused replica's pace is believed
 
 Prepare = Callable[[ServingClient], Awaitable[None]]
 """What is done with a replica before it gets calls; must end."""
@@ -34,6 +33,8 @@ class Replica:
     address: str
     client: ServingClient
     prepare: Prepare | None = None
+    changed: Callable[[], None] = lambda: None
+    """Told when it may be asked for something, or no longer."""
     running: int = 0
     used: int = 0
     """When it was last used, as a running number of calls."""
@@ -46,10 +47,10 @@ class Replica:
     lost: bool = False
     """Whether its connection was lost: what comes back may be another process, and cold."""
     _relapses: int = 0
-    _pace: float = 0.0
-    _paced_at: float = 0.0
     _probe: asyncio.Task[None] | None = None
     _lacks: dict[Hashable, float] = field(default_factory=dict)
+    """Until when it is not asked for what it had not."""
+    _looks: dict[Hashable, asyncio.Task[None]] = field(default_factory=dict)
 
     @property
     def left_out(self) -> bool:
@@ -57,7 +58,7 @@ class Replica:
         return self._probe is not None
 
     def lacks(self, what: Hashable, now: float) -> bool:
-        """Whether it had not ``what`` when last asked, a moment ago."""
+        """Whether it is not to be asked for ``what``, which it had not when last asked."""
         return self._lacks.get(what, now) > now
 
     def has_not(self, what: Hashable, now: float) -> None:
@@ -66,10 +67,32 @@ class Replica:
         if len(self._lacks) >= LACKS_KEPT:  # names are the clients' to make up
             del self._lacks[next(iter(self._lacks))]
         self._lacks[what] = now + LACKS_SECONDS
+        self.changed()
 
     def may_have(self, what: Hashable) -> None:
         """What was known of ``what`` is old."""
-        self._lacks.pop(what, None)
+        if self._lacks.pop(what, None) is not None:
+            self.changed()
+
+    def look_again(self, what: Hashable, model: ModelChoice) -> None:
+        """If it had not ``what``, for want of ``model``, see in a moment whether it has it by now,
+        and until then have no call of a client find out."""
+        if what in self._lacks and what not in self._looks:
+            self._lacks[what] = math.inf
+            look = asyncio.get_running_loop().create_task(self._look(what, model))
+            self._looks[what] = look
+            look.add_done_callback(lambda _: self._looks.pop(what))
+
+    async def _look(self, what: Hashable, model: ModelChoice) -> None:
+        await asyncio.sleep(LACKS_SECONDS)
+        try:
+            await self.client.metadata(model, timeout=PROBE_TIMEOUT)
+        except GatewayError:
+            return
+        except Exception:
+            log.exception("a defect of the gateway: a replica could not be asked for a model")
+            return
+        self.may_have(what)
 
     def answered(self, what: Hashable) -> None:
         """It was asked for ``what`` and answered."""
@@ -83,20 +106,6 @@ class Replica:
         self.unsound = max(0.0, self.unsound - FORGIVEN)
         if not self.unsound:
             self._relapses = 0
-
-    def took(self, ratio: float, now: float) -> None:
-        """A call took ``ratio`` times what such calls usually take."""
-        pace = self._pace_now(now)
-        self._pace = pace + LATELY * (math.log2(max(ratio, 1e-3)) - pace)
-        self._paced_at = now
-
-    def load(self, now: float) -> float:
-        """When it would be done with one call more, in usual calls; half an octave is as good as
-        none, so that those alike take turns."""
-        return (self.running + 1) * math.exp2(round(2 * self._pace_now(now)) / 2)
-
-    def _pace_now(self, now: float) -> float:
-        return self._pace * math.exp2((self._paced_at - now) / FORGET_SECONDS)
 
     def leave_out(self, why: str | None) -> None:
         """Give it no calls until it answers again and, if it was ``lost``, ``prepare`` is done.
@@ -112,11 +121,14 @@ class Replica:
             loop = asyncio.get_running_loop()
             probe = self._until_it_answers(pause, told=why is not None)
             self._probe = loop.create_task(probe)
+            self.changed()
 
     def forget(self) -> None:
         """It will not be used any more; its client is the caller's to close."""
         if self._probe is not None:
             self._probe.cancel()
+        for look in self._looks.values():
+            look.cancel()
 
     async def _until_it_answers(self, pause: float, *, told: bool) -> None:
         while True:
@@ -129,6 +141,7 @@ class Replica:
                     log.warning("TensorFlow Serving at %s is not there: %s", self.address, failure)
                 continue
             self.answers = True  # from here on it is better than none
+            self.changed()
             if self.lost and self.prepare is not None:
                 try:
                     await self.prepare(client)
@@ -140,6 +153,7 @@ class Replica:
             self._probe, self.failures, self.lost = None, FAILURES - 1, False
             self.unsound = min(self.unsound, FAILURES - 1)
             log.info("TensorFlow Serving at %s gets calls", self.address)
+            self.changed()
             return
 
     async def _failure(self, client: ServingClient) -> str | None:

@@ -1,13 +1,14 @@
 """Several TensorFlow Servings with the same models, seen as one.
 
-One channel each. A call goes to the replica that will have done it first, as far as is known; one
-that cannot be reached, fails, or lets calls run out of time, is left out until it answers again.
+One channel each. Whoever asks may say which is asked first; one that cannot be reached, fails, or
+lets calls run out of time, is left out until it answers again.
 """
 
 import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from gateway.errors import (
@@ -20,7 +21,7 @@ from gateway.errors import (
 )
 from gateway.tfserving.client import ServingClient, cause
 from gateway.tfserving.metadata import ModelMetadata, VersionStatus
-from gateway.tfserving.names import is_name, look_up
+from gateway.tfserving.names import Addresses
 from gateway.tfserving.replica import FAILURES, Prepare, Replica
 from gateway.tfserving.wire import ModelChoice, PredictAnswer
 
@@ -29,7 +30,6 @@ __all__ = ["Replicas"]
 log = logging.getLogger("gateway")
 
 RESOLVE_SECONDS = 2.0  # from one look at the DNS to the next
-LOOKS = 5  # at the DNS, after which an address that was in none of them is gone
 GRACE = 30.0
 RETRY_SHARE = 0.1  # of all calls that may be retries, so that they never make an outage worse
 RETRY_BURST = 10.0
@@ -63,7 +63,8 @@ class Replicas:
     and the first answer counts. Both together are no more than a tenth of all calls. ``prepare`` is
     done with every replica before it gets calls, at the start as well as when it comes back.
     No call takes more than ``longest_call`` seconds: so long may those go on that run on a client
-    which is replaced, and half a minute at least.
+    which is replaced, and half a minute at least. ``changed`` is told whenever ``servers`` may have
+    changed, with the address that the DNS does not know any more, if it is for that.
 
     Raises what ``ServingClient`` raises; BackendUnavailableError at once when no replica is left. A
     single replica is asked even then. Made and used on one event loop.
@@ -77,15 +78,15 @@ class Replicas:
         hedge: bool = True,
         prepare: Prepare | None = None,
         longest_call: float = 0.0,
+        changed: Callable[[str | None], None] = lambda _: None,
     ) -> None:
-        self._addresses = addresses
+        self._addresses = Addresses(addresses)
         self._make = make
         self._hedge = hedge
         self._prepare = prepare
         self._grace = max(GRACE, longest_call)
+        self._changed = changed
         self._replicas: dict[str, Replica] = {}
-        self._found: dict[str, deque[list[str]]] = {}
-        self._unknown: set[str] = set()  # names that the DNS did not know when last asked
         self._calls = 0
         self._retries = RETRY_BURST
         self._ratios: deque[float] = deque(maxlen=CALLS)
@@ -109,12 +110,16 @@ class Replicas:
         failures = (replica.client.tls_failure for replica in self._replicas.values())
         return next(filter(None, failures), None)
 
+    def servers(self, model: ModelChoice) -> list[str]:
+        """The addresses that may be asked for Predict of a model now. There is always one, if only
+        one that cannot be reached."""
+        able = self._able(("predict", model), ())
+        known = next(iter(self._replicas), self._addresses.given[0])
+        return [replica.address for replica in able] or [known]
+
     def name_of(self, address: str) -> str | None:
-        """The name that was looked up and gave ``address``, if it was not given as it is."""
-        for given, looks in self._found.items():
-            if is_name(given) and any(address in found for found in looks):
-                return given.rpartition(":")[0]
-        return None
+        """See ``Addresses.name_of``."""
+        return self._addresses.name_of(address)
 
     def renew(self) -> None:
         """Make a new client for each replica; calls that run end on its old one."""
@@ -125,7 +130,7 @@ class Replicas:
     async def start(self) -> None:
         """Look the names up once, and keep doing so."""
         await self._resolve()
-        if any(map(is_name, self._addresses)):
+        if self._addresses.may_change:
             self._resolver = asyncio.get_running_loop().create_task(self._keep_resolving())
 
     async def aclose(self) -> None:
@@ -143,11 +148,15 @@ class Replicas:
         model: ModelChoice,
         timeout: float,
         read: Callable[[PredictAnswer], T],
-        usual: float = 0.0,
+        server: Hashable = None,
+        usual: Callable[[str], float] = lambda _: 0.0,
     ) -> T:
-        """See ``ServingClient.predict``; ``usual`` is what such a call takes, in seconds, if that
-        is known. Returns what ``read`` makes of the answer: if that raises
-        BackendAnswerInvalidError, the answer counts as none."""
+        """See ``ServingClient.predict``. The replica at ``server`` is asked first, if it may be.
+
+        ``usual`` tells what such a call takes at an address, in seconds; 0 if that is not known.
+        Returns what ``read`` makes of the answer: if that raises BackendAnswerInvalidError, the
+        answer counts as none.
+        """
         slow: Replica | None = None
 
         async def ask_first(replica: Replica, left: float) -> T:
@@ -156,17 +165,20 @@ class Replicas:
             return await ask(replica, left)
 
         async def ask(replica: Replica, left: float) -> T:
-            started = loop.time()
+            started, usually = loop.time(), usual(replica.address)
             answer = await replica.client.predict(request, model=model, timeout=left)
-            if usual:
-                self._learn(replica, (loop.time() - started) / usual, loop.time())
+            if usually:
+                self._learn((loop.time() - started) / usually)
             return read(answer)
 
         loop = asyncio.get_running_loop()
         tried: list[Replica] = []
         what = ("predict", model)
-        call = self._call(what, timeout, ask_first, tried)
-        patience = self._late * usual
+        for replica in self._replicas.values():
+            replica.look_again(what, model)
+        first = self._choose(what, tried, server)
+        patience = self._late * usual(first.address) if first else 0.0
+        call = self._call(what, timeout, ask_first, tried, server=server)
         if not (self._hedge and 0 < patience < timeout and len(self._replicas) > 1):
             return await call
         tasks = [loop.create_task(call)]
@@ -209,8 +221,10 @@ class Replicas:
         ask: Callable[[Replica, float], Awaitable[T]],
         tried: list[Replica] | None = None,
         enough: Callable[[Iterable[bool]], bool] = all,
+        server: Hashable = None,
     ) -> T:
-        """Ask one replica, and others if it has not the model or, once, if it gave no answer.
+        """Ask one replica, ``server`` if it may be, and others if it has not the model or, once, if
+        it gave no answer.
 
         ``enough`` of the replicas must have said that they lack the model, for it to be not found.
         """
@@ -220,7 +234,7 @@ class Replicas:
         tried = [] if tried is None else tried
         first: tuple[Replica, GatewayError] | None = None
         lacking: list[Replica] = []
-        while (replica := self._choose(what, tried)) is not None:
+        while (replica := self._choose(what, tried, server)) is not None:
             tried.append(replica)
             left = deadline - loop.time()
             try:
@@ -283,18 +297,28 @@ class Replicas:
         replica.answered(what)
         return answer
 
-    def _choose(self, what: Hashable, tried: Sequence[Replica]) -> Replica | None:
-        """Of those that may be asked, the one that will be done first."""
-        now = asyncio.get_running_loop().time()
+    def _choose(
+        self, what: Hashable, tried: Sequence[Replica], server: Hashable = None
+    ) -> Replica | None:
+        """Of those that may be asked the one at ``server``, else the one with the fewest calls."""
+        able = self._able(what, tried)
+        for replica in able:
+            if replica.address == server:
+                return replica
+        return min(able, key=lambda replica: (replica.running, replica.used), default=None)
+
+    def _able(self, what: Hashable, tried: Sequence[Replica]) -> list[Replica]:
+        """Those that may be asked and were not ``tried`` yet."""
         left = [replica for replica in self._replicas.values() if replica not in tried]
-        if len(self._replicas) > 1:
-            # When all are left out, those that merely refused are better than none.
-            able = [one for one in left if not one.left_out] or (
-                [one for one in left if one.answers] if self.left_out == self.count else []
-            )
-            # When all lack the model, one is asked all the same: it may have it by now.
-            left = [one for one in able if not one.lacks(what, now)] or (able if not tried else [])
-        return min(left, key=lambda replica: (replica.load(now), replica.used), default=None)
+        if len(self._replicas) <= 1:
+            return left  # there is nobody else to ask
+        # When all are left out, those that merely refused are better than none.
+        able = [one for one in left if not one.left_out] or (
+            [one for one in left if one.answers] if self.left_out == self.count else []
+        )
+        # When all lack the model, one is asked all the same: it may have it by now.
+        now = asyncio.get_running_loop().time()
+        return [one for one in able if not one.lacks(what, now)] or (able if not tried else [])
 
     def _unsound(self, replica: Replica, error: GatewayError) -> None:
         """It gave an unsound answer, and another a sound one to the same call."""
@@ -314,8 +338,8 @@ class Replicas:
         if known and (lost or (others and replica.failures >= FAILURES)):
             replica.leave_out(why)
 
-    def _learn(self, replica: Replica, ratio: float, now: float) -> None:
-        replica.took(ratio, now)
+    def _learn(self, ratio: float) -> None:
+        """A call took ``ratio`` times what such calls usually take."""
         self._ratios.append(ratio)
         if len(self._ratios) >= CALLS_NEEDED and self._calls % 16 == 0:
             late = sorted(self._ratios)[int(LATE * len(self._ratios))]
@@ -328,26 +352,19 @@ class Replicas:
 
     async def _resolve(self) -> None:
         """Make a replica of each address that is new, and end those that are gone."""
-        for address in self._addresses:
-            looks = self._found.setdefault(address, deque(maxlen=LOOKS))
-            try:
-                looks.append(await look_up(address))
-                self._unknown.discard(address)
-            except (OSError, UnicodeError) as error:  # then nothing is known to be gone
-                if address not in self._unknown:
-                    self._unknown.add(address)
-                    log.error("the name in %s cannot be looked up: %s", address, error)
-        lists = [found for looks in self._found.values() for found in looks]
-        wanted = dict.fromkeys(address for found in lists for address in found)
+        wanted = await self._addresses.look()
         for address in wanted:
             if address not in self._replicas:
                 replica = Replica(address, self._make(address), self._prepare)
+                replica.changed = partial(self._changed, None)
                 self._replicas[address] = replica
+                self._changed(None)
                 if self._prepare is not None:
                     replica.lost = True
                     replica.leave_out(None)
         for address in set(self._replicas) - set(wanted):
             self._drop(address, self._grace)
+            self._changed(address)
 
     def _drop(self, address: str, grace: float | None) -> None:
         replica = self._replicas.pop(address)

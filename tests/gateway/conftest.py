@@ -9,11 +9,16 @@ import trustme
 from aiohttp import web
 from aiohttp.test_utils import TestClient
 
+from batching import CostModel
 from gateway.app import create_app
 from gateway.connections import Runner
+from gateway.forecast import kind_of
+from gateway.keys import DETECTOR
+from gateway.predict import Lane
 from gateway.settings import Settings, load_settings
 
 Start = Callable[..., Awaitable[TestClient]]
+Believe = Callable[..., None]
 
 
 class Authority:
@@ -78,6 +83,23 @@ def start(aiohttp_client, settings) -> Start:
 @pytest.fixture
 async def gateway(start) -> TestClient:
     return await start()
+
+
+@pytest.fixture
+def believe() -> Believe:
+    """Have a gateway that was used believe in another cost of calls, on all servers."""
+
+    def believe_it(
+        gateway: TestClient, fixed_s: float, *, lane: Lane | None = None, **more: Any
+    ) -> None:
+        detector = gateway.app[DETECTOR]
+        lane = lane or detector.forecast.usual("colors")
+        cost = {"per_item_s": 0.0, "transport_s": 0.0, "noise": 0.0, **more}
+        for server in detector._servers(lane):
+            known = detector._dispatch.server(server)._kind(kind_of(lane))
+            known.estimator.restart(CostModel(fixed_s, **cost))
+
+    return believe_it
 
 
 @pytest.fixture

@@ -9,16 +9,14 @@ from gateway.keys import DETECTOR
 
 
 @pytest.fixture
-def learnt(photo, ask, monkeypatch):
+def learnt(ask, believe, monkeypatch):
     """Let a gateway learn of its backend, then have it believe in another cost of a call."""
     monkeypatch.setattr("gateway.forecast.TRIAL_SECONDS", 1e9)
 
     async def teach(gateway, seconds: float, **request) -> None:
         for _ in range(3):
             assert (await ask(gateway, **request))[0] == 200
-        detector = gateway.app[DETECTOR]
-        cost = detector._dispatch.cost(detector.forecast.usual("colors"))
-        cost.a, cost.b, cost.overlap, cost.slots, cost.noise = seconds, 0.0, 0.0, 1, 0.0
+        believe(gateway, seconds)
 
     return teach
 
@@ -55,12 +53,14 @@ async def test_refused_before_the_body_is_read(start, learnt, ask):
 
 
 @pytest.mark.parametrize(("step", "fewest", "most"), [(0, 20, 20), (1, 6, 14)])
-async def test_pictures_that_share_no_call(start, serving, photo, ask, learnt, step, fewest, most):
+async def test_pictures_that_share_no_call(
+    start, serving, photo, ask, learnt, believe, step, fewest, most
+):
     """Where each has a size of its own, calls of a second carry one each, and fewer are let in."""
     gateway = await start(request_timeout=10)
     await learnt(gateway, 1.0, image=photo(size=(30, 24)))
-    detector, forecast = gateway.app[DETECTOR], gateway.app[DETECTOR].forecast
-    detector._dispatch.cost(forecast.usual("colors")).noise = 0.01
+    believe(gateway, 1.0, noise=0.01)
+    forecast = gateway.app[DETECTOR].forecast
     seen = forecast._kinds[kind_of(forecast.usual("colors"))]._last
     serving.gate = asyncio.Event()
     inside = []
@@ -85,7 +85,7 @@ async def test_a_model_that_is_fast_is_let_in_among_slow_ones(start, serving, le
     assert (await ask(gateway, model_name="fast"))[0] == 200
 
 
-async def test_a_few_large_pictures_do_not_price_the_others(start, learnt, ask, photo):
+async def test_a_few_large_pictures_do_not_price_the_others(start, learnt, believe, ask, photo):
     """A model of open size: what a large picture costs is asked of the large ones alone."""
     gateway = await start(request_timeout=10)
     large = photo(size=(640, 480))
@@ -99,8 +99,7 @@ async def test_a_few_large_pictures_do_not_price_the_others(start, learnt, ask, 
     assert small.shape == (48, 64, 3)
     assert (await ask(gateway, image=large))[0] == 200
     assert detector.forecast.usual("colors") == small
-    cost = detector._dispatch.cost(small._replace(shape=(480, 640, 3)))
-    cost.a = cost.b = 99.0
+    believe(gateway, 99.0, lane=small._replace(shape=(480, 640, 3)))
     assert (await ask(gateway))[0] == 200
 
 
@@ -136,6 +135,7 @@ async def test_a_timeout_that_is_none(gateway, ask, value):
 async def test_priorities(start, learnt, ask):
     """Low may use half of the time and normal nine tenths, so that high finds room."""
     gateway = await start(request_timeout=10)
+    dispatch = gateway.app[DETECTOR]._dispatch
     for cost, served in [
         (4.0, ["low", "normal", "high"]),
         (7.0, ["normal", "high"]),
@@ -150,7 +150,8 @@ async def test_priorities(start, learnt, ask):
             if (await ask(gateway, headers={"X-Priority": priority}))[0] == 200
         ]
         assert found == served
-        gateway.app[DETECTOR]._dispatch._costs.clear()
+        for server in list(dispatch._servers):
+            dispatch.forget(server)
     status, answer = await ask(gateway, headers={"X-Priority": "urgent"})
     assert status == 422
     assert "high, normal, low" in answer["errors"]["X-Priority"][0]

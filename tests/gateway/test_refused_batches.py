@@ -83,11 +83,9 @@ async def test_a_ceiling_is_learnt_and_probed(
     assert [status for status, _ in await together(gateway, 6)] == [200] * 6
     assert sizes(serving) == [2, 2, 2]
     described = (await (await gateway.get("/models?name=colors")).json())["models"][0]
-    assert described["learnt"]["max_batch_size"] == 2
-    assert (
-        'gateway_learnt_max_batch_size{model="colors"} 2.0'
-        in await (await gateway.get("/metrics")).text()
-    )
+    assert [one["max_batch_size"] for one in described["learnt"]["servers"]] == [2]
+    line = f'gateway_learnt_max_batch_size{{model="colors",server="{serving.address}"}} 2.0'
+    assert line in await (await gateway.get("/metrics")).text()
     monkeypatch.setattr("gateway.predict.PROBE_SECONDS", -1.0)
     assert [status for status, _ in await together(gateway, 4)] == [200] * 4
     assert sizes(serving) == [4, 2, 2]
@@ -120,11 +118,11 @@ async def test_the_server_going_away_between_halves_is_told(
     predictor = gateway.app[DETECTOR]._predictor
     call = predictor._call
 
-    async def counted(lane, pictures):
+    async def counted(lane, pictures, server):
         calls.append(len(pictures))
         if len(calls) == 4:
             serving.abort = (grpc.StatusCode.UNAVAILABLE, "gone")
-        return await call(lane, pictures)
+        return await call(lane, pictures, server)
 
     monkeypatch.setattr(predictor, "_call", counted)
     answers = await together(gateway, 6)
@@ -211,9 +209,9 @@ async def test_nobody_is_asked_for_who_is_late(start, serving, refuse, together,
     predictor = gateway.app[DETECTOR]._predictor
     call = predictor._call
 
-    async def late(lane, pictures):
+    async def late(lane, pictures, server):
         try:
-            return await call(lane, pictures)
+            return await call(lane, pictures, server)
         finally:
             if len(pictures) == 4:
                 pictures[:] = [one._replace(deadline=0.0) for one in pictures]
@@ -223,11 +221,17 @@ async def test_nobody_is_asked_for_who_is_late(start, serving, refuse, together,
     assert sizes(serving) == [4]
 
 
-async def test_what_taking_apart_costs_is_not_learnt(start, refuse, together):
+async def test_what_taking_apart_costs_is_not_learnt(start, refuse, together, monkeypatch):
     """The time of a batch that was asked in parts is not the time of a call."""
     gateway = await start(max_in_flight=1)
     refuse["color"] = 30
-    detector = gateway.app[DETECTOR]
+    dispatch = gateway.app[DETECTOR]._dispatch
+    ended, told = dispatch.ended, []
+
+    def note(call, now, *, failed):
+        told.append((call.size, failed))
+        ended(call, now, failed=failed)
+
+    monkeypatch.setattr(dispatch, "ended", note)
     await together(gateway, 7)
-    cost = detector._dispatch.cost(detector.forecast.usual("colors"))
-    assert [sample.size for sample in cost._samples] == [1]
+    assert told == [(1, False), (7, True)]

@@ -6,8 +6,7 @@ import re
 import pytest
 
 from gateway.cli import main
-from gateway.cli.plan import Cost, latency
-from gateway.keys import DETECTOR
+from gateway.cli.plan import Cost, ServerCost, latency
 
 
 @pytest.fixture(autouse=True)
@@ -41,12 +40,27 @@ def test_more_replicas_where_the_objective_is_tighter(capsys):
     assert "Not even 1000 replicas keep 20 ms" in capsys.readouterr().out
 
 
-def test_the_simulation_knows_slots_and_decoding():
+SERIAL = ServerCost(0.02, 0.002, 0.001, 1, 0.0, 32)
+
+
+def test_the_simulation_knows_parallelism_and_decoding():
     """A second device nearly halves what is waited for under load; decoding is added."""
-    one = Cost(0.02, 0.002, 0.001, 1, 0.0, 32, 0.0, 0.0025)
-    two, slow = one._replace(slots=2), one._replace(decode=0.1)
+    one = Cost((SERIAL,), 0.0, 0.0025)
+    two = one._replace(servers=(SERIAL._replace(parallelism=2),))
+    slow = one._replace(decode_s=0.1)
     assert latency(two, 300).mean < 0.8 * latency(one, 300).mean
     assert latency(slow, 300).mean == pytest.approx(latency(one, 300).mean + 100)
+
+
+def test_replicas_are_like_those_that_are_there_in_turn():
+    """Two of which one is three times slower are better than the fast one alone, and worse than
+    two fast ones; as many times the load on as many times the replicas take about as long."""
+    fast = Cost((SERIAL,), 0.0, 0.0025)
+    slower = SERIAL._replace(fixed_s=0.06, per_item_s=0.006)
+    mixed = fast._replace(servers=(SERIAL, slower))
+    two = latency(mixed, 300, replicas=2).mean
+    assert latency(fast, 300, replicas=2).mean < two < latency(fast, 300).mean
+    assert latency(mixed, 4800, replicas=32).mean == two
 
 
 @pytest.mark.parametrize(
@@ -67,7 +81,7 @@ def test_a_cost_that_is_none(argv, capsys):
     assert not caught.out
 
 
-async def test_from_a_running_gateway(start, ask, capsys):
+async def test_from_a_running_gateway(start, ask, believe, capsys):
     """What it has learnt, and what a request costs it, are the plan's figures."""
     gateway = await start()
 
@@ -82,14 +96,12 @@ async def test_from_a_running_gateway(start, ask, capsys):
     assert (status, "has learnt of no model" in text) == (2, True)
     for _ in range(8):
         assert (await ask(gateway))[0] == 200
-    detector = gateway.app[DETECTOR]
-    cost = detector._dispatch.cost(detector.forecast.usual("colors"))
-    cost.a, cost.b, cost.overlap, cost.slots, cost.noise = 0.02, 0.002, 0.004, 2, 0.1
+    believe(gateway, 0.02, per_item_s=0.002, transport_s=0.004, noise=0.1)
     status, text = await ask_it()
     assert status == 0
-    assert "takes 20.0 + 2.00 n ms, of which 2 run at once, and 4.0 ms more" in text
-    assert re.search(r"replicas +1\n", text)  # two devices of 381/s each
+    assert "takes 20.0 + 2.00 n ms, of which 1 run at once, and 4.0 ms more" in text
+    assert re.search(r"replicas +2\n", text)  # of 381/s each
     assert float(re.search(r"takes ([\d.]+) ms of the gateway's CPU", text)[1]) > 0
-    cost.a = cost.b = 0.0
+    believe(gateway, 0.0, transport_s=0.004)
     status, text = await ask_it()
     assert (status, "calls have hardly met" in text) == (1, True)

@@ -21,8 +21,8 @@ async def replicas_of(addresses, **options) -> Replicas:
     return replicas
 
 
-async def predict(replicas, *, timeout: float = 5.0, usual: float = 0.0, model=COLORS):
-    """Ask for one small picture."""
+async def predict(replicas, *, timeout: float = 5.0, usual: float = 0.0, model=COLORS, server=None):
+    """Ask for one small picture; ``usual`` is what that takes, whoever is asked."""
 
     def read(answer):
         if "detection_scores" not in answer.outputs:
@@ -31,7 +31,14 @@ async def predict(replicas, *, timeout: float = 5.0, usual: float = 0.0, model=C
 
     call = PredictCall(model, "serving_default", "inputs", ("detection_scores",))
     message = encode_predict(call, [np.zeros((4, 5, 3), np.uint8)])
-    return await replicas.predict(message, model=model, timeout=timeout, read=read, usual=usual)
+    return await replicas.predict(
+        message,
+        model=model,
+        timeout=timeout,
+        read=read,
+        server=server,
+        usual=usual if callable(usual) else lambda _: usual,
+    )
 
 
 async def until(condition) -> None:

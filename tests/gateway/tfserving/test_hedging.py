@@ -59,9 +59,7 @@ async def test_one_that_is_always_late_is_left_out(two):
     fakes, replicas = two
     fakes[0].gate = fakes[0].status_gate = asyncio.Event()
     while not replicas.left_out:
-        for replica in replicas._replicas.values():
-            replica._pace = 0.0
-        await predict(replicas)
+        await predict(replicas, server=fakes[0].address)
     assert asked(fakes)[0] == 3
     await predict(replicas)
     assert asked(fakes)[0] == 3
@@ -93,9 +91,8 @@ async def test_a_second_that_fails_is_no_answer(two):
     fakes[0].gate.set()
     await call
     fakes[0].gate = asyncio.Event()
-    next(iter(replicas._replicas.values()))._pace = -9.0
     fakes[0].refuse = lambda _: (grpc.StatusCode.INTERNAL, "broken")
-    call = asyncio.ensure_future(predict(replicas))
+    call = asyncio.ensure_future(predict(replicas, server=fakes[0].address))
     await fakes[1].arrived.acquire()
     fakes[0].gate.set()
     with pytest.raises(errors.BackendAnswerInvalidError, match="INTERNAL"):
@@ -177,28 +174,30 @@ async def test_what_is_late_is_learnt(two):
     replicas._late = 0.0
     for n in range(64):
         replicas._calls = 16
-        replica = next(iter(replicas._replicas.values()))
         assert replicas._late == 0.0
-        replicas._learn(replica, 4.0 if n == 40 else 1.0, 0.0)
+        replicas._learn(4.0 if n == 40 else 1.0)
     assert replicas._late == 4.0
     for _ in range(256):
-        replicas._learn(replica, 0.5, 0.0)
+        replicas._learn(0.5)
     assert replicas._late == 1.5
 
 
-async def test_a_slow_replica_gets_less(two):
-    """Idle replicas are asked in turn, but one that takes twice as long comes after one call of
-    the other, and after a while without calls is trusted again."""
-    _, replicas = two
-    slow, fast = replicas._replicas.values()
-    for replica, ratio in ((slow, 1.4), (fast, 0.7)):
-        for _ in range(50):
-            replica.took(ratio, 100.0)
-    assert slow.load(100.0) > fast.load(100.0)
-    fast.running = 1
-    assert slow.load(100.0) <= fast.load(100.0)
-    fast.running = 0
-    assert slow.load(160.0) == fast.load(160.0)
+async def test_late_is_what_is_late_for_the_one_that_was_asked(two):
+    """A replica that takes longer than others has the time that it usually takes."""
+    fakes, replicas = two
+    slow, fast = fakes
+    usual = {slow.address: 30.0, fast.address: 0.02}.__getitem__
+    for fake, second_asked in ((slow, 0), (fast, 1)):
+        fake.gate = asyncio.Event()
+        call = asyncio.ensure_future(predict(replicas, usual=usual, server=fake.address))
+        await fake.arrived.acquire()
+        for _ in range(60):
+            await asyncio.sleep(0.001)
+        fake.gate.set()
+        await call
+        assert sum(asked(fakes)) == 1 + second_asked
+        for one in fakes:
+            one.requests.clear()
 
 
 async def test_the_one_that_is_asked_last_is_blamed(servings):

@@ -343,7 +343,7 @@ class Names:
 async def test_a_name_stands_for_many_and_is_looked_up_again(monkeypatch):
     """New machines are asked, those that are gone are not; a DNS that fails changes nothing."""
     monkeypatch.setattr("gateway.tfserving.replicas.RESOLVE_SECONDS", 0.01)
-    monkeypatch.setattr("gateway.tfserving.replicas.LOOKS", 2)
+    monkeypatch.setattr("gateway.tfserving.names.LOOKS", 2)
     names = Names(monkeypatch, pool=["127.0.0.1", "127.0.0.2", "::1"], six=["::1"])
     replicas = await replicas_of(["pool:1", "unix:/tmp/no", "six:2", "[::1]:3", "unknown:1"])
 
