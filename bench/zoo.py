@@ -1,6 +1,6 @@
 """The batching code before every kind of device, against fixed numbers of calls in flight.
 
-    python -m bench.zoo                                   # all: about ten minutes on two cores
+    python -m bench.zoo                                   # all: a quarter of an hour on two cores
     python -m bench.zoo --only sharing,amdahl --noise 0   # a part
     python -m bench.zoo --loads 25,90 --items 2000        # a quick look
 
@@ -9,7 +9,7 @@ share of what the device gets done in full batches that arrives at random (Poiss
 of the times. Each is held against the best of several fixed numbers of calls in flight, as somebody
 would set them who has tried them all on that very traffic: its mean and its p99 each against the
 lowest of any. These do not depend on the policy, and are kept in ``results/zoo_baseline.json``; the
-first run, which makes them, takes half an hour.
+first run, which makes them, takes most of an hour.
 """
 
 import argparse
@@ -18,6 +18,7 @@ import json
 import math
 import multiprocessing
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
@@ -57,6 +58,7 @@ WARM = 0.4  # of a case's time, in which it learns
 SHORTEST = 1.0  # seconds of a case
 INSIDE = 4000  # items, with which it has collapsed
 EDITION = 1  # of the devices and the traffic; to be raised when baselines are no longer theirs
+SAVE_EVERY = 20.0  # seconds; a run that is ended loses no more
 RESULTS = Path(__file__).parent / "results"
 
 Task = tuple["Case", str]
@@ -235,9 +237,13 @@ def run(cases: Sequence[Case], baseline: Baseline) -> list[Result]:
 
 
 def _results(done: Iterable[tuple[Task, Figures | None]], baseline: Baseline) -> Iterable[Result]:
+    saved = time.monotonic()
     for (case, policy), figures in done:
         if policy == OURS:  # which comes last of its case
             yield Result(case._asdict(), figures, baseline.of(case))
+            if time.monotonic() - saved > SAVE_EVERY:
+                baseline.save()
+                saved = time.monotonic()
         else:
             baseline.add(case, policy, figures)
 
