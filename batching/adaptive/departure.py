@@ -78,7 +78,7 @@ def _try_more(
             return Probe.MORE, now
         if curious or server.probes.due(Probe.MORE, now):
             return Probe.MORE, just_in_time - TUNING.contrast_overlap * service_s
-    two_waiting = service_s < ahead <= 2 * service_s and server.parallelism == 1
+    two_waiting = service_s < ahead <= 2 * service_s
     if two_waiting and server.probes.due(Probe.MERGING, now):
         return Probe.MERGING, max(now, server.used_at + TUNING.probe_merging_apart * service_s)
     return None

@@ -12,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from batching.adaptive.cost import CallRecord, CostModel
@@ -177,8 +178,11 @@ class Contrast:
         return [most_calls(met(record, transport_s)) for record in self.records()]
 
     def records(self) -> list[CallRecord]:
-        """All of them."""
-        return [record for kept in self._levels.values() for _, record in kept]
+        """The last of each level, not too many in all."""
+        each = max(TUNING.contrast_least, TUNING.contrast_all // max(1, len(self._levels)))
+        return [
+            record for kept in self._levels.values() for _, record in islice(reversed(kept), each)
+        ]
 
     def clear(self) -> None:
         """Forget all: the device has become another."""
@@ -210,20 +214,25 @@ def likeliest(
 ) -> Explanation:
     """The kind that explains the calls best; the ``current`` one unless another does clearly so."""
     shortest = min(record.seconds for record in records)
-    parts = TUNING.contrast_transports
-    transports = [transport_s, *(shortest * part / parts for part in range(parts))]
-    found = explain(records, KINDS, transports)
-    near = found[0].transport_s
-    finer = [near + shortest / parts * place / 4 for place in (-3, -2, -1, 1, 2, 3)]
-    best = explain(records, [found[0].kind], [each for each in finer if each >= 0])
-    found = sorted([*found, *best])
+    step = shortest / TUNING.contrast_transports
+    coarse = [transport_s, *(step * place for place in range(TUNING.contrast_transports))]
+    # Kinds with more places than calls ever met are all alike.
+    most = level_of(1 + max(most_calls(met(record, 0.0)) for record in records))
+    kinds = {kind for kind in KINDS if kind.contention or kind.places <= most} | {current}
+    found = explain(records, kinds, coarse)
+    near = {
+        max(0.0, best.transport_s + step * place / 4)
+        for best in found[:1]
+        for place in (-2, -1, 1, 2)
+    }
+    best = min([found[0], *explain(records, [found[0].kind], near)])
     ours = next(one for one in found if one.kind == current)
-    known = explain(records, [current], [transport_s])[0]
-    if known.error < ours.error * (1 + TUNING.transport_doubt / len(records)):
-        ours = known
+    kept = explain(records, [current], [transport_s])[0]
+    if kept.error < ours.error * (1 + TUNING.transport_doubt / len(records)):
+        ours = kept
     exact = TUNING.contrast_exact**2
-    evidence = len(records) * math.log((ours.error + exact) / (found[0].error + exact))
-    return found[0] if evidence > TUNING.contrast_evidence else ours
+    evidence = len(records) * math.log((ours.error + exact) / (best.error + exact))
+    return best if evidence > TUNING.contrast_evidence else ours
 
 
 def _line(

@@ -49,6 +49,7 @@ class CostEstimator:
     def restart(self, model: CostModel) -> None:
         """Believe ``model``, and learn anew what is wrong with it."""
         self.model = model
+        self.fits = max(self.fits, TUNING.first_fits)
         self._start_with([])
 
     def _start_with(self, records: list[CallRecord]) -> None:

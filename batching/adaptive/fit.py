@@ -52,12 +52,17 @@ def fit(records: Sequence[CallRecord], prior: CostModel, *, settled: bool) -> Co
         What was believed before. It scales the errors, if it is known, and what the records do not
         tell stays as it was there: the transport, and the ratio of fixed and per-item time.
     settled
-        Whether the prior's transport stays unless the records speak against it. If not, the longest
-        that explains them is taken: leaving too early shows soon that it was, leaving too late
-        would never show.
+        Whether the prior's transport stays unless the records speak against it. If not, the
+        shortest that explains them is taken: where calls share a device, leaving too early looks
+        like more transport, so that a long guess would confirm itself. That it is too short is seen
+        by calls that leave early.
     """
     sums = _Sums(_rows(records, prior), prior)
-    step = min(record.seconds for record in records) / TUNING.transport_candidates
+    shortest = min(record.seconds for record in records)
+    if settled and not any(record.ready_s for record in records):
+        # None met another: how transport and fixed time share what they took cannot be seen.
+        return _model(records, sums.line(min(prior.transport_s, shortest)), prior)
+    step = shortest / TUNING.transport_candidates
     lines = [sums.line(step * place) for place in range(TUNING.transport_candidates)]
     lines.append(sums.line(prior.transport_s))
     for _ in range(TUNING.transport_refinements):
@@ -70,6 +75,10 @@ def fit(records: Sequence[CallRecord], prior: CostModel, *, settled: bool) -> Co
         line = min(good, key=lambda line: abs(line.transport_s - prior.transport_s))
     else:
         line = min(good, key=lambda line: line.transport_s)
+    return _model(records, line, prior)
+
+
+def _model(records: Sequence[CallRecord], line: "_Line", prior: CostModel) -> CostModel:
     model = CostModel(line.fixed_s, line.per_item_s, line.transport_s, prior.noise)
     return replace(model, noise=_noise(records, model))
 

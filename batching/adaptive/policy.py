@@ -210,7 +210,7 @@ class JustInTime:
 
     def _demanded(self, server: Server, now: float) -> float:
         """Items a second that a server is to be given: its share of those that come and wait."""
-        rate = self._arrivals.per_second(now) + self._crowd / TUNING.rate_window_s
+        rate = self._arrivals.per_second(now) + self._crowd / server.catch_up_s
         total = sum(other.sent.per_second(now) for other in self._servers.values())
         return rate * server.sent.per_second(now) / total if total else rate
 

@@ -59,7 +59,10 @@ def pause_s(probe: Probe, service_s: float, noise: float, *, crowded: bool) -> f
         return _within(TUNING.probe_merging_calls * service_s, TUNING.probe_merging_s)
     if probe is Probe.ALONE:
         return _within(TUNING.probe_alone_calls * service_s, TUNING.probe_alone_s)
-    pause = _within(TUNING.probe_lead_calls * service_s, TUNING.probe_lead_s)
+    if probe is Probe.EARLY:
+        pause = _within(TUNING.probe_early_calls * service_s, TUNING.probe_early_s)
+    else:
+        pause = _within(TUNING.probe_late_calls * service_s, TUNING.probe_late_s)
     # Where costs vary by themselves, they need not be made to.
     return pause * (1 + (noise / TUNING.probe_noise) ** 2)
 

@@ -64,8 +64,10 @@ class _Kind:
     def __init__(self, prior: CostModel) -> None:
         self.estimator = CostEstimator(prior)
         self.contrast = Contrast()
-        self.met_more = 0
-        """Calls in it that met more at the device than is best."""
+        self.met_calls: list[int] = []
+        """How many calls each of these met at the device."""
+        self.looked_at = -math.inf
+        self.patience_s = TUNING.contrast_s[0]
 
 
 class Server:
@@ -111,7 +113,9 @@ class Server:
     def curious(self, kind: Hashable) -> bool:
         """Whether it is hardly known what one call more than is best would bring."""
         known = self._kinds.get(kind)
-        return known is not None and known.met_more < TUNING.probe_more_new
+        if known is None:
+            return False
+        return sum(calls > self.parallelism for calls in known.met_calls) < TUNING.probe_more_new
 
     def alone_due(self, kind: Hashable, now: float) -> bool:
         """Whether too few calls are remembered that met no other, and it is time for one."""
@@ -124,6 +128,12 @@ class Server:
         """By what factor calls take longer at the device than alone, when as many are there as is
         best."""
         return self.parallelism / self.device.speed(self.parallelism)
+
+    @property
+    def catch_up_s(self) -> float:
+        """Seconds in which a backlog is to be worked off."""
+        shortest, longest = TUNING.catch_up_s
+        return min(max(TUNING.catch_up_calls * self._mix.full_s, shortest), longest)
 
     def send(self, key: Hashable, kind: Hashable, size: int, largest: int, now: float) -> Call:
         """A call leaves."""
@@ -184,29 +194,36 @@ class Server:
             if self._learn_cost(known.estimator, record, now):
                 known.contrast.clear()
                 self.probes.renew()
-            elif (
-                now - self._chosen_at > TUNING.contrast_interval_s
-                or known.contrast.seen(level) <= TUNING.probe_more_new
-            ):
-                self._look_again(known, now)
+                known.patience_s = TUNING.contrast_s[0]
+            elif model.known:
+                new = known.contrast.seen(level) <= TUNING.probe_more_new
+                if new or now - known.looked_at > known.patience_s:
+                    self._look_again(known, now)
+                if new or now - self._chosen_at > TUNING.contrast_s[0]:
+                    self._choose(known, now)
 
     def _look_again(self, known: _Kind, now: float) -> None:
-        """What kind of device is it, and how many calls is it best given?"""
-        if not known.estimator.model.known:
-            return
-        self._chosen_at = now
+        """What kind of device is it?"""
+        known.looked_at = now
         model, records = known.estimator.model, known.contrast.records()
         if len(records) >= TUNING.contrast_enough:
             found = likeliest(records, self.device, model.transport_s)
             moved = abs(found.transport_s - model.transport_s) > 0.1 * model.transport_s
+            if found.kind != self.device:
+                known.patience_s = TUNING.contrast_s[0]
+            else:
+                known.patience_s = min(1.5 * known.patience_s, TUNING.contrast_s[1])
             if found.kind != self.device or (self.device != SERIAL and moved):
                 self.device = found.kind
                 known.estimator.restart(found.model())
-        met_calls = known.contrast.at_device(known.estimator.model.transport_s)
+        known.met_calls = known.contrast.at_device(known.estimator.model.transport_s)
+
+    def _choose(self, known: _Kind, now: float) -> None:
+        """How many calls at a time is it best given?"""
+        self._chosen_at = now
         demand = self._mix.demand(self._demanded(self, now))
-        highest = level_of(max(met_calls, default=1))
+        highest = level_of(max(known.met_calls, default=1))
         self.parallelism = best_parallelism(self.device, self.parallelism, highest, demand)
-        known.met_more = sum(calls > self.parallelism for calls in met_calls)
 
     def _learn_cost(self, estimator: CostEstimator, record: CallRecord, now: float) -> bool:
         """Whether costs have changed for good. Where calls do not wait for each other, the time of
@@ -244,6 +261,12 @@ class _Mix:
         self._fixed = keep * self._fixed + model.fixed_s
         self._per_item = keep * self._per_item + size * model.per_item_s
         self._largest = largest
+
+    @property
+    def full_s(self) -> float:
+        """What the device needs for a full call."""
+        demand = self.demand(0.0)
+        return demand.fixed_s + demand.per_item_s * demand.max_batch_size if demand else 0.0
 
     def demand(self, rate: float) -> Demand | None:
         if not self._calls:

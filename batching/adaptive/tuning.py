@@ -82,8 +82,10 @@ class Tuning:
     rate_keep: float = 0.85
     """Of what was seen of a rate, at each call. Guessed."""
     rate_window_s: float = 2.0
-    """Time constant of the rate at which items arrive, and in which a backlog is to be worked off.
-    Guessed."""
+    """Time constant of the rate at which items arrive. Guessed."""
+    catch_up_calls: float = 40.0
+    catch_up_s: tuple[float, float] = (0.2, 2.0)
+    """Full calls' time, within two limits, in which a backlog is to be worked off. Guessed."""
     mix_keep: float = 0.97
     """Of what was seen of the costs that calls on a server have, at each call. Guessed."""
     rate_pause: float = 4.0
@@ -92,9 +94,13 @@ class Tuning:
     """Keys and kinds that are remembered; those unused for longest are forgotten."""
 
     # Probing (probing.py); a pause is so many calls' times, within the two limits in seconds
-    probe_lead_calls: float = 30.0
-    probe_lead_s: tuple[float, float] = (0.1, 0.8)
-    """Between two early or late departures. Fitted."""
+    probe_late_calls: float = 30.0
+    probe_late_s: tuple[float, float] = (0.1, 0.8)
+    """Between two late departures. Fitted."""
+    probe_early_calls: float = 60.0
+    probe_early_s: tuple[float, float] = (0.1, 3.0)
+    """Between two early ones, each of which makes a few items miss a call. Fitted: so many that
+    the slowest hundredth of them are others."""
     probe_early: float = 0.15
     """Of a call's time, with the noise on top: so much earlier than just in time. Fitted."""
     probe_late: float = 0.04
@@ -103,9 +109,9 @@ class Tuning:
     """Of a batch; a fuller one is never late. Guessed."""
     probe_noise: float = 0.1
     """Noise by which costs show by themselves: with three times as much, probes are rare."""
-    probe_more_calls: float = 50.0
-    probe_more_s: tuple[float, float] = (0.2, 2.5)
-    """Between two calls that meet more others than is best. Guessed: a fiftieth of the calls."""
+    probe_more_calls: float = 80.0
+    probe_more_s: tuple[float, float] = (0.2, 4.0)
+    """Between two calls that meet more others than is best. Fitted, as above."""
     probe_more_crowded_calls: float = 6.0
     """The same while a full batch waits: what is full costs nothing more, and where a device is
     given too few calls, the backlog grows until that is known. Guessed."""
@@ -115,8 +121,8 @@ class Tuning:
     probe_alone_calls: float = 20.0
     probe_alone_s: tuple[float, float] = (0.1, 2.0)
     """Between two calls that meet no other, while too few such are remembered. Guessed."""
-    probe_merging_calls: float = 150.0
-    probe_merging_s: tuple[float, float] = (0.4, 4.0)
+    probe_merging_calls: float = 200.0
+    probe_merging_s: tuple[float, float] = (0.4, 10.0)
     """Between two pairs of calls that wait for a third together. Guessed."""
     probe_merging_apart: float = 0.15
     """Of a call's time, from one of a pair to the other. Guessed."""
@@ -141,11 +147,15 @@ class Tuning:
     """Of a call's time: ends nearer to each other are one. Guessed."""
 
     # The kind of device (device.py)
-    contrast_calls: int = 20
+    contrast_calls: int = 16
     """Calls that are kept of each level of concurrency. Guessed."""
+    contrast_all: int = 48
+    """Of all levels together that are looked at. Guessed; so is the next."""
+    contrast_least: int = 5
+    """Of each level, if there are many."""
     contrast_age_s: float = 60.0
     """After which a call is no contrast any more. Guessed."""
-    contrast_transports: int = 8
+    contrast_transports: int = 6
     """Transports that are tried, up to the shortest call. Guessed."""
     contrast_exact: float = 0.03
     """Relative error that needs no explanation. Guessed."""
@@ -156,10 +166,11 @@ class Tuning:
     """Calls before which nothing is said. Guessed."""
     contrast_share: float = 0.1
     """Of its time for which a call must meet others, for it to have met them. Guessed."""
-    contrast_overlap: float = 0.35
+    contrast_overlap: float = 0.25
     """Of a call's time, for which a call that is to meet another one meets it. Guessed."""
-    contrast_interval_s: float = 0.5
-    """Least time from one look at the kinds to the next: it takes some milliseconds. Guessed."""
+    contrast_s: tuple[float, float] = (0.5, 4.0)
+    """From one look at the kinds to the next: first, and when they have long been the same; it
+    takes a millisecond or two. Guessed."""
 
     # Choice of a server (choice.py)
     spare_least: float = 0.02
