@@ -34,8 +34,9 @@ def departure(
         return None, math.inf
     model, running = server.cost(kind), len(server.calls)
     service = model.service_s(min(waiting.items, waiting.largest)) * server.stretch
-    if running >= server.parallelism * (2 + math.ceil(model.transport_s / service)):
-        return None, math.inf  # it hangs, or has become slow
+    needed = server.parallelism * (2 + math.ceil(model.transport_s / service))
+    if running >= min(needed, 2 * (server.most_in_flight(kind) + 1)):
+        return None, math.inf  # it hangs or has become slow, or is not known to take more
     free_at, deviation = free
     if free_at <= now - TUNING.certain_deviations * deviation:
         return None, now
@@ -56,7 +57,7 @@ def _extra(
         full = TUNING.full_lead_noise * noise if server.device.queues else 0.0
         return None, max(TUNING.margin, full)
     if probes.due(Probe.EARLY, now):
-        return Probe.EARLY, TUNING.probe_early + noise
+        return Probe.EARLY, TUNING.probe_early + min(noise, TUNING.probe_early_noise)
     if probes.due(Probe.LATE, now) and waiting.items < TUNING.probe_late_room * waiting.largest:
         return Probe.LATE, -TUNING.probe_late
     return None, TUNING.margin

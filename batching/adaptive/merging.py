@@ -30,19 +30,25 @@ class MergingDetector(Generic[C]):
         self._occasions = 0.0
 
     @property
+    def known(self) -> bool:
+        """Whether there were occasions enough to see it."""
+        return self._occasions >= TUNING.merging_occasions
+
+    @property
     def merges(self) -> bool:
         """Whether it was seen often enough."""
-        if self._occasions < TUNING.merging_occasions:
-            return False
-        return self._together >= TUNING.merging_share * self._occasions
+        return self.known and self._together >= TUNING.merging_share * self._occasions
 
     def ended(
         self, call: C, in_flight: Iterable[C], now: float, *, transport_s: float, service_s: float
-    ) -> None:
-        """``call`` has ended while ``in_flight`` go on; a call takes the server ``service_s``."""
+    ) -> bool:
+        """``call`` has ended while ``in_flight`` go on; a call takes the server ``service_s``.
+
+        Returns whether it ended together with the one before.
+        """
         together_s = service_s * TUNING.merging_together
         if now - self._ended_at <= together_s:
-            return
+            return True
         running: Collection[C] = [call, *in_flight]
         if len(self._waited) > 1:
             self._occasions = TUNING.merging_keep * self._occasions + 1
@@ -54,8 +60,4 @@ class MergingDetector(Generic[C]):
         if sent and max(sent) - min(sent) <= together_s:
             self._waited = []
         self._ended_at = now
-
-    def forget(self) -> None:
-        """The server is another one."""
-        self._together = self._occasions = 0.0
-        self._waited = []
+        return False

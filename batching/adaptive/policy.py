@@ -250,9 +250,7 @@ class JustInTime:
             return first
         spare = max(1 - self._arrivals.per_second(now) / (full * faster), TUNING.spare_least)
         gain = behind * first.service_s / spare
-        return (
-            other if gain > TUNING.slow_aversion * full * (other.done_at - first.done_at) else first
-        )
+        return other if gain > full * (other.done_at - first.done_at) else first
 
     def _choice(self, queue: QueueView, name: Hashable, now: float) -> _Choice:
         """How a batch is best sent to a server, and when it would be done."""

@@ -117,6 +117,11 @@ class Server:
             return False
         return sum(calls > self.parallelism for calls in known.met_calls) < TUNING.probe_more_new
 
+    def most_in_flight(self, kind: Hashable) -> int:
+        """The highest number of calls in flight that ended well, of late."""
+        known = self._kinds.get(kind)
+        return 1 if known is None else max(known.contrast.highest(), 2 * self.parallelism)
+
     def alone_due(self, kind: Hashable, now: float) -> bool:
         """Whether too few calls are remembered that met no other, and it is time for one."""
         known = self._kinds.get(kind)
@@ -181,14 +186,14 @@ class Server:
     def _learn(self, call: Call, now: float) -> None:
         known = self._kind(call.kind)
         model, record = known.estimator.model, call.record()
-        if model.known:
-            self.merging.ended(
-                call,
-                self.calls,
-                now,
-                transport_s=model.transport_s,
-                service_s=model.service_s(1),
-            )
+        if model.known and self.merging.ended(
+            call,
+            self.calls,
+            now,
+            transport_s=model.transport_s,
+            service_s=model.service_s(1),
+        ):
+            return  # what ends together with another tells nothing of how calls get on
         level = known.contrast.add(record, now)
         if not self.merges:
             if self._learn_cost(known.estimator, record, now):

@@ -103,6 +103,8 @@ class Tuning:
     the slowest hundredth of them are others."""
     probe_early: float = 0.15
     """Of a call's time, with the noise on top: so much earlier than just in time. Fitted."""
+    probe_early_noise: float = 0.3
+    """Of the noise no more is put on top. Guessed."""
     probe_late: float = 0.04
     """Of a call's time: so much less lead. Fitted."""
     probe_late_room: float = 0.75
@@ -124,6 +126,8 @@ class Tuning:
     probe_merging_calls: float = 200.0
     probe_merging_s: tuple[float, float] = (0.4, 10.0)
     """Between two pairs of calls that wait for a third together. Guessed."""
+    probe_merging_new_calls: float = 20.0
+    """The same before the first few of them. Guessed."""
     probe_merging_apart: float = 0.15
     """Of a call's time, from one of a pair to the other. Guessed."""
 
@@ -175,9 +179,6 @@ class Tuning:
     # Choice of a server (choice.py)
     spare_least: float = 0.02
     """Part of a server's capacity that is reckoned to be spare at least. Guessed."""
-    slow_aversion: float = 2.0
-    """Times as much must be gained by those behind as is lost by those who take a slower server.
-    Guessed."""
     explore_interval_s: float = 4.0
     """A server that had no call for so long gets one item, to see how fast it is. Guessed."""
 
