@@ -36,7 +36,8 @@ class CallRecord(NamedTuple):
     seconds: float
     """Its end."""
     ready_s: float
-    """When the device was ready for it; 0 if it was already."""
+    """When a device that takes one call at a time was ready for it: the end of the last call before
+    it; 0 if there was none."""
     ends_before: tuple[float, ...] = ()
     """The ends, in order, of the calls that were in flight when it left; those that ended after it
     count as its own end."""

@@ -72,16 +72,19 @@ def _try_more(
     now: float,
 ) -> tuple[Probe, float] | None:
     """What is tried beside more calls than are best, and when; None if nothing is."""
-    ahead = just_in_time - now
-    if ahead <= service_s:
+    ahead_s = just_in_time - now
+    last_s = server.service_s(server.calls[-1])
+    if ahead_s <= last_s:  # nobody waits at the device
         curious = server.curious(kind)
         if curious and waiting.items >= waiting.largest:  # a full batch costs nothing more
             return Probe.MORE, now
         if curious or server.probes.due(Probe.MORE, now):
             return Probe.MORE, just_in_time - TUNING.contrast_overlap * service_s
-    two_waiting = service_s < ahead <= 2 * service_s
-    if two_waiting and server.probes.due(Probe.MERGING, now):
-        return Probe.MERGING, max(now, server.used_at + TUNING.probe_merging_apart * service_s)
+    elif len(server.calls) > 1 and server.probes.due(Probe.MERGING, now):
+        one_waits = ahead_s <= last_s + server.service_s(server.calls[-2])
+        if one_waits:
+            apart_s = TUNING.probe_merging_apart * service_s
+            return Probe.MERGING, max(now, server.used_at + apart_s)
     return None
 
 
@@ -117,7 +120,7 @@ def leave_at(
     likelihood
         That of idleness on arrival, from which on it is worth leaving (:func:`idle_enough`).
     """
-    if lead_s <= 0:
+    if lead_s <= 0:  # it is to arrive after the device has become idle, which its end will tell
         return math.inf
 
     def likely(at: float) -> bool:

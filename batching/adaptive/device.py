@@ -1,8 +1,8 @@
 """What kind of device calls have met: do they wait for each other, slow each other down, neither?
 
 From the times of calls that always meet as many others the kinds of device cannot be told apart:
-steadily three at a time, each takes thrice as long where they share a device, as long as alone on
-three devices, and on one that takes turns something between. What tells them apart is the contrast
+steadily three at a time, calls take as long on a device that they share as on one where they wait
+for each other, and on three that are each a third as fast. What tells them apart is the contrast
 between calls that met none, one, and several. So some calls of each are kept (:class:`Contrast`),
 each kind of device is asked how long a call would have taken alone by what it met, and the kind is
 taken whose answers are on one straight line over the sizes (:func:`likeliest`).

@@ -54,7 +54,7 @@ class JustInTime:
     Parameters
     ----------
     max_in_flight
-        Calls that may run at a time, whatever was learnt.
+        Calls that may run at a time on all servers together, whatever was learnt.
     kind
         What keys have in common that cost the same; by default each key is learnt alone.
     inbound
@@ -191,7 +191,9 @@ class JustInTime:
         return ready, Departure(first, name, first.oldest + patience_s)
 
     def _when_together(self, queue: QueueView, choice: _Choice, now: float) -> float:
-        """When a batch leaves that may wait for items that are known to come soon."""
+        """When a batch leaves that may wait for items that are known to come soon: those that are
+        being prepared, and callers that come back. What waits for this machine's sake has waited
+        before (:meth:`_with_company`)."""
         server, kind = self.server(choice.server), self._kind(queue.key)
         cost, largest = server.cost(kind), queue.max_batch_size(choice.server)
         if not cost.known or server.merges or queue.depth >= largest:
@@ -265,7 +267,7 @@ class JustInTime:
         service = model.service_s(size) * server.stretch
         if not running:
             if now - server.used_at > TUNING.explore_interval_s and len(queue.servers) > 1:
-                return _Choice(now, now, name, size=1)
+                return _Choice(-math.inf, now, name, size=1)  # to be seen, it comes before all
             probe = Probe.ALONE if server.alone_due(kind, now) else None
             return _Choice(now + model.transport_s + service, now, name, service, probe)
         free, deviation = server.free_at()

@@ -60,7 +60,9 @@ class Call:
         return CallRecord(self.size, seconds, ends[-1] if ends else 0.0, ends, after)
 
 
-class _Kind:
+class _ItemKind:
+    """What is learnt of one kind of items."""
+
     def __init__(self, prior: CostModel) -> None:
         self.estimator = CostEstimator(prior)
         self.contrast = Contrast()
@@ -88,8 +90,9 @@ class Server:
         self.parallelism = 1
         """Calls that are best at the device at a time."""
         self.merging: MergingDetector[Call] = MergingDetector()
+        self._merged = _Merged()
         self._kin = kin
-        self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
+        self._kinds: OrderedDict[Hashable, _ItemKind] = OrderedDict()
         self._mix = _Mix()
         self.sent = DecayingRate()
         """Items that left for it."""
@@ -134,6 +137,10 @@ class Server:
         best."""
         return self.parallelism / self.device.speed(self.parallelism)
 
+    def service_s(self, call: Call) -> float:
+        """What the device needs for a call, beside as many others as is best."""
+        return self.cost(call.kind).service_s(call.size) * self.stretch
+
     @property
     def catch_up_s(self) -> float:
         """Seconds in which a backlog is to be worked off."""
@@ -171,7 +178,7 @@ class Server:
         places = self.parallelism
         for call in self.calls:
             model = self.cost(call.kind)
-            service = model.service_s(call.size) * self.stretch
+            service = self.service_s(call)
             start = call.sent + model.transport_s
             if 0 <= call.ahead - places < len(call.waits):
                 start = max(start, call.sent + call.waits[call.ahead - places])
@@ -186,28 +193,33 @@ class Server:
     def _learn(self, call: Call, now: float) -> None:
         known = self._kind(call.kind)
         model, record = known.estimator.model, call.record()
-        if model.known and self.merging.ended(
+        together = model.known and self.merging.ended(
             call,
             self.calls,
             now,
             transport_s=model.transport_s,
             service_s=model.service_s(1),
-        ):
-            return  # what ends together with another tells nothing of how calls get on
+        )
+        merged = self._merged.add(call, now, together=together)
+        if self.merges:
+            if merged is not None:
+                known.estimator.learn(merged, now)
+            return
+        if together:  # then it tells nothing of how calls get on
+            return
         level = known.contrast.add(record, now)
-        if not self.merges:
-            if self._learn_cost(known.estimator, record, now):
-                known.contrast.clear()
-                self.probes.renew()
-                known.patience_s = TUNING.contrast_s[0]
-            elif model.known:
-                new = known.contrast.seen(level) <= TUNING.probe_more_new
-                if new or now - known.looked_at > known.patience_s:
-                    self._look_again(known, now)
-                if new or now - self._chosen_at > TUNING.contrast_s[0]:
-                    self._choose(known, now)
+        if self._learn_cost(known.estimator, record, now):
+            known.contrast.clear()
+            self.probes.renew()
+            known.patience_s = TUNING.contrast_s[0]
+        elif model.known:
+            new = known.contrast.seen(level) <= TUNING.probe_more_new
+            if new or now - known.looked_at > known.patience_s:
+                self._look_again(known, now)
+            if new or now - self._chosen_at > TUNING.contrast_s[0]:
+                self._choose(known, now)
 
-    def _look_again(self, known: _Kind, now: float) -> None:
+    def _look_again(self, known: _ItemKind, now: float) -> None:
         """What kind of device is it?"""
         known.looked_at = now
         model, records = known.estimator.model, known.contrast.records()
@@ -223,7 +235,7 @@ class Server:
                 known.estimator.restart(found.model())
         known.met_calls = known.contrast.at_device(known.estimator.model.transport_s)
 
-    def _choose(self, known: _Kind, now: float) -> None:
+    def _choose(self, known: _ItemKind, now: float) -> None:
         """How many calls at a time is it best given?"""
         self._chosen_at = now
         demand = self._mix.demand(self._demanded(self, now))
@@ -242,14 +254,35 @@ class Server:
         alone = record._replace(seconds=transport_s + worked, ready_s=0.0)
         return worked < math.inf and estimator.learn(alone, now, usual=usual)
 
-    def _kind(self, kind: Hashable) -> _Kind:
+    def _kind(self, kind: Hashable) -> _ItemKind:
         known = self._kinds.get(kind)
         if known is None:
-            known = self._kinds[kind] = _Kind(self._kin(kind))
+            known = self._kinds[kind] = _ItemKind(self._kin(kind))
             if len(self._kinds) > TUNING.kinds:
                 self._kinds.popitem(last=False)
         self._kinds.move_to_end(kind)
         return known
+
+
+class _Merged:
+    """The calls that ended together last: as the server saw it, one call."""
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._sent = self._ended = self._before = -math.inf
+
+    def add(self, call: Call, now: float, *, together: bool) -> CallRecord | None:
+        """Take in a call that ended; return what the last ones were, if this is not of them."""
+        if together:
+            self._size += call.size
+            self._sent = min(self._sent, call.sent)
+            return None
+        last = None
+        if self._size:
+            ready_s = max(0.0, self._before - self._sent)
+            last = CallRecord(self._size, self._ended - self._sent, ready_s)
+        self._size, self._sent, self._before, self._ended = call.size, call.sent, self._ended, now
+        return last
 
 
 class _Mix:

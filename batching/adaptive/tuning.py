@@ -176,7 +176,7 @@ class Tuning:
     """From one look at the kinds to the next: first, and when they have long been the same; it
     takes a millisecond or two. Guessed."""
 
-    # Choice of a server (choice.py)
+    # Choice of a server (policy.py)
     spare_least: float = 0.02
     """Part of a server's capacity that is reckoned to be spare at least. Guessed."""
     explore_interval_s: float = 4.0

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from batching.adaptive.tuning import TUNING
 
+__all__ = ["DecayingRate", "Turns"]
+
 
 class DecayingRate:
     """Items a second, of which those of ``window_s`` seconds ago count for a third."""
@@ -32,9 +34,6 @@ class DecayingRate:
         seen = -math.expm1((self._began - now) / self._window_s)
         count = self._count * math.exp((self._at - now) / self._window_s)
         return count / (self._window_s * max(seen, 0.05))
-
-
-__all__ = ["DecayingRate", "Turns"]
 
 
 @dataclass(slots=True)
