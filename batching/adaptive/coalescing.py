@@ -119,7 +119,7 @@ class Returning:
         """
         missing = self._missing if self._is_open(now) else 0
         everyone = waiting + in_flight + missing
-        if self.share < TUNING.returning_share or everyone < 2:
+        if self.share < TUNING.returning_share or everyone <= 1:
             return now
         delay = max(self._delay_s, TUNING.shortest_s)
         last = delay * (math.log(everyone) + TUNING.euler_gamma)  # the mean of the slowest of them

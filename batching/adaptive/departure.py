@@ -125,7 +125,7 @@ def leave_at(
 
     def likely(at: float) -> bool:
         busy = _tail((at - free_at) / deviation_s)
-        if busy < 1e-12:
+        if busy < TUNING.never:
             return True
         return 1 - _tail((at + lead_s - free_at) / deviation_s) / busy >= likelihood
 

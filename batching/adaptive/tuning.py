@@ -75,6 +75,8 @@ class Tuning:
     """The highest likelihood of idleness that is waited for. Fitted."""
     certain_deviations: float = 4.0
     """Deviations after which a call is overdue."""
+    never: float = 1e-12
+    """A probability that is as good as none, against division by zero."""
     bisections: int = 12
     """Halvings of the time in which a departure is looked for: to a four thousandth."""
 
