@@ -152,16 +152,22 @@ class JustInTime:
         """See :meth:`Dispatch.sent`."""
         known, kind = self.server(server), self._kind(queue.key)
         model = known.cost(kind)
-        alone = self._chosen is not None and self._chosen.probe is Probe.ALONE
-        if self._chosen is not None and self._chosen.probe is not None:
+        probe = self._chosen.probe if self._chosen is not None else None
+        if probe is not None:
             crowded = queue.depth >= queue.max_batch_size(server)
-            pause = pause_s(self._chosen.probe, model.service_s(size), model.noise, crowded=crowded)
-            known.probes.done(self._chosen.probe, pause, now)
+            service_s = model.service_s(size)
+            pause = pause_s(probe, service_s, model.noise, crowded=crowded)
+            if probe is Probe.MERGING and not known.merging.known:
+                pause = TUNING.probe_merging_new_calls * service_s
+            known.probes.done(probe, pause, now)
         self._chosen = None
         self._running += 1
         self._turns.used(queue.key, size, model.service_s(size), now, known=model.known)
         call = known.send(queue.key, kind, size, queue.max_batch_size(server), now)
-        call.alone = alone
+        call.alone = probe is Probe.ALONE
+        if probe in {Probe.MORE, Probe.MERGING}:
+            for one in known.calls:
+                one.crowded = True
         return call
 
     def ended(self, call: Call, now: float, *, failed: bool) -> None:

@@ -15,7 +15,6 @@ from batching.adaptive.device import (
     level_of,
     likeliest,
     met,
-    most_calls,
 )
 from batching.adaptive.estimator import CostEstimator
 from batching.adaptive.merging import MergingDetector
@@ -49,6 +48,8 @@ class Call:
     end: float = math.inf
     alone: bool = False
     """Whether no other is to meet it."""
+    crowded: bool = False
+    """Whether it met, to learn from it, more others than is best."""
 
     def record(self) -> CallRecord:
         """All that it shows, once it has ended."""
@@ -208,7 +209,7 @@ class Server:
         if together:  # then it tells nothing of how calls get on
             return
         level = known.contrast.add(record, now)
-        if self._learn_cost(known.estimator, record, now):
+        if self._learn_cost(known.estimator, record, now, usual=not call.crowded):
             known.contrast.clear()
             self.probes.renew()
             known.patience_s = TUNING.contrast_s[0]
@@ -242,14 +243,15 @@ class Server:
         highest = level_of(max(known.met_calls, default=1))
         self.parallelism = best_parallelism(self.device, self.parallelism, highest, demand)
 
-    def _learn_cost(self, estimator: CostEstimator, record: CallRecord, now: float) -> bool:
+    def _learn_cost(
+        self, estimator: CostEstimator, record: CallRecord, now: float, *, usual: bool
+    ) -> bool:
         """Whether costs have changed for good. Where calls do not wait for each other, the time of
         a call is brought to what it would have been alone."""
-        transport_s = estimator.model.transport_s
-        shares = met(record, transport_s)
-        usual = most_calls(shares) <= self.parallelism
         if self.device == SERIAL:
             return estimator.learn(record, now, usual=usual)
+        transport_s = estimator.model.transport_s
+        shares = met(record, transport_s)
         worked = alone_s(record, self.device, transport_s, shares)
         alone = record._replace(seconds=transport_s + worked, ready_s=0.0)
         return worked < math.inf and estimator.learn(alone, now, usual=usual)
