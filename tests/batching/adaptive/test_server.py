@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from batching import Batcher, CostModel, JustInTime
-from batching.adaptive.concurrency import Demand
 from batching.adaptive.device import SERIAL, DeviceKind
 from batching.adaptive.server import Server, _Mix
 from batching.adaptive.tuning import TUNING
