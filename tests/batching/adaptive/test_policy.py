@@ -712,3 +712,22 @@ def test_an_unknown_server_gets_one_call_at_a_time():
     assert dispatch.next([queue], 0.0).server == "y"
     dispatch.sent(queue, "y", 32, 0.0)
     assert dispatch.next([queue], 0.0).at == math.inf
+
+
+def test_a_server_that_is_only_farther_away_takes_no_crowd():
+    """If none is faster at the device itself, nobody behind is spared anything by the detour."""
+    dispatch, queue = fleet(near=1.0), Queue("k", 640, servers=("near", "far"))
+    far = dispatch.server("far")
+    far._kind("k").estimator.restart(CostModel(1.0, 0.0, 9.0, 0.01))
+    far.used_at = 0.0
+    dispatch.sent(queue, "near", 32, 0.0)
+    assert dispatch.next([queue], 0.1).server == "near"
+
+
+def test_of_those_who_wait_the_first_to_leave_is_told():
+    """Whichever of them is asked about first."""
+    dispatch = fleet(x=1.0, y=2.0)
+    one, two = Queue("k", 1, 0.0, ("x",)), Queue("k", 1, 0.1, ("y",))
+    dispatch.sent(one, "x", 1, 0.0)
+    dispatch.sent(two, "y", 1, 0.0)
+    assert dispatch.next([one, two], 0.1).server == "x"
