@@ -1,7 +1,7 @@
 """Virtual time, and a process whose calls the test ends."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from typing import Any
 
 import pytest
@@ -14,10 +14,12 @@ class Gate:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, list[int]]] = []
+        self.servers: list[Hashable] = []
         self.open: list[asyncio.Future[Any]] = []
 
-    async def process(self, key: str, items: list[int]) -> Any:
+    async def process(self, key: str, items: list[int], server: Hashable) -> Any:
         self.calls.append((key, list(items)))
+        self.servers.append(server)
         future = asyncio.get_running_loop().create_future()
         self.open.append(future)
         return await future

@@ -63,7 +63,7 @@ def test_everybody_leaves_in_the_tick_of_dispatch(virtual, gate, ticks):
             task.cancel()
         await ticks()
         assert gate.calls == []
-        assert repr(batcher) == "<Batcher open waiting=0 in_flight=0 lanes=0>"
+        assert repr(batcher) == "<Batcher open waiting=0 in_flight=0 queues=0>"
 
     virtual(main())
 
@@ -172,7 +172,7 @@ def test_nothing_holds_on_to_an_item(virtual, gate, ticks):
         pass
 
     async def main():
-        async def process(key: str, items: list[Item]) -> list[int]:
+        async def process(key: str, items: list[Item], server: None) -> list[int]:
             return [0] * len(items)
 
         batcher = Batcher(process)

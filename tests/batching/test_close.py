@@ -18,7 +18,7 @@ def test_close_of_an_idle_batcher_refuses_from_then_on(virtual, gate):
         await batcher.aclose(timeout=1)
         with pytest.raises(BatcherClosedError):
             await batcher.submit("k", 1)
-        assert repr(batcher) == "<Batcher closed waiting=0 in_flight=0 lanes=0>"
+        assert repr(batcher) == "<Batcher closed waiting=0 in_flight=0 queues=0>"
 
     virtual(main())
 
@@ -36,7 +36,7 @@ def test_close_flushes_in_order_within_the_limits(virtual, gate, ticks):
         assert gate.calls == [("k", [0, 1])]
         closing = spawn(batcher.aclose())
         await ticks()
-        assert repr(batcher) == "<Batcher closing waiting=1 in_flight=1 lanes=1>"
+        assert repr(batcher) == "<Batcher closing waiting=1 in_flight=1 queues=1>"
         with pytest.raises(BatcherClosedError):
             await batcher.submit("k", 9)
         gate.finish(0)
@@ -92,7 +92,7 @@ def test_a_process_that_resists_cancellation_holds_no_caller(virtual, ticks):
     async def main():
         let_go = asyncio.Event()
 
-        async def stubborn(key: str, items: list[int]) -> list[int]:
+        async def stubborn(key: str, items: list[int], server: None) -> list[int]:
             try:
                 await asyncio.sleep(1000)
             except asyncio.CancelledError:

@@ -4,7 +4,6 @@ import itertools
 import random
 
 import pytest
-
 from batching.learning import CallCost, Sample
 
 A, B, OVERLAP = 0.02, 0.002, 0.005

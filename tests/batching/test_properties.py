@@ -28,7 +28,7 @@ class World:
         self.sent = []
         self.bad = set()
 
-    async def process(self, key, items):
+    async def process(self, key, items, server):
         call = len(self.sent)
         self.sent.append((key, [n for n, _ in items]))
         self.running[key] += 1
@@ -110,7 +110,7 @@ async def play(world, ticks, schedule, max_queue_size, delay, limit):
     await ticks()
     assert all(task.done() for task in tasks)
     check_outcomes(world, tasks, cancelled, limit)
-    assert repr(batcher) == "<Batcher closed waiting=0 in_flight=0 lanes=0>"
+    assert repr(batcher) == "<Batcher closed waiting=0 in_flight=0 queues=0>"
 
 
 def check_at_rest(batcher, world, tasks, max_queue_size, delay):
