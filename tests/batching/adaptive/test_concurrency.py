@@ -82,7 +82,7 @@ def test_what_is_too_slow_in_any_case_gets_what_is_fast_enough():
 
 
 def test_a_small_gain_changes_nothing():
-    """Of two numbers whose latencies are within 3 %, the current one stays; a worse one does not."""
+    """The current number stays while none is better by 3 %, and no longer."""
     rates = range(100, 460)
     latencies = {
         rate: [mean_latency_s(calls, AMDAHL.speed(calls), demand(rate)) for calls in (1, 2)]
