@@ -68,7 +68,8 @@ def test_at_first_the_shortest_transport_that_explains_the_calls_is_taken():
 def test_recent_calls_count_for_more():
     """Twice the time in the latter half of many calls is nearly all that counts."""
     old, new = [call(16)] * 200, [call(16, factor=2.0)] * 200
-    whole = [fit(some, UNKNOWN, settled=False) for some in (old + new, new + old)]
+    prior = CostModel(A, B, THERE, 0.05, known=False)
+    whole = [fit(some, prior, settled=False) for some in (old + new, new + old)]
     late, early = (model.transport_s + model.service_s(16) for model in whole)
     assert late > THERE + 1.7 * (A + 16 * B)
     assert early < THERE + 1.3 * (A + 16 * B)
