@@ -94,6 +94,15 @@ def test_whoever_was_idle_has_no_credit():
     assert 1 <= row <= 2
 
 
+def test_whoever_is_new_does_not_go_before_who_was_idle():
+    """A key that was never seen starts now; one that has used little has waited for longer."""
+    turns = Turns()
+    use(turns, "idle")
+    for _ in range(10):
+        use(turns, "busy")
+    assert turns.of("idle") < turns.of("new") < turns.of("busy")
+
+
 def test_a_rate_needs_two_calls():
     """Nothing is known of a key before its second call, nor of one that was never seen."""
     turns = Turns()
