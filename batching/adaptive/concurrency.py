@@ -34,8 +34,7 @@ def mean_latency_s(calls: int, speed: float, demand: Demand) -> float:
     if load >= TUNING.capacity_used:
         return math.inf
     part = rate * per_item_s / speed
-    seconds = min(full, stretch * fixed_s / (1 - part)) if part < 1 else full
-    seconds = max(seconds, stretch * (fixed_s + per_item_s))
+    seconds = max(stretch * fixed_s / (1 - part), stretch * (fixed_s + per_item_s))
     left_over = load / (2 * (1 - load)) / rate if rate > 0 else 0.0
     return seconds * (1 + 1 / (2 * calls)) + left_over
 

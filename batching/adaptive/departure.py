@@ -28,15 +28,19 @@ def departure(
 
     ``free`` is :meth:`Server.free_at`. ``math.inf``: not before something happens.
     """
+    # More than twice as many as are known to end well might be too many for a server that hangs, or
+    # has become another.
+    most = 2 * (max(server.most_in_flight, server.parallelism) + 1)
+    if len(server.calls) >= most:
+        return None, math.inf
     if server.merges:
         return None, now
     if server.calls[0].alone or server.alone_due(kind, now):
         return None, math.inf
     model, running = server.cost(kind), len(server.calls)
     service = model.service_s(min(waiting.items, waiting.largest)) * server.stretch
-    needed = server.parallelism * (2 + math.ceil(model.transport_s / service))
-    if running >= min(needed, 2 * (server.most_in_flight(kind) + 1)):
-        return None, math.inf  # it hangs or has become slow, or is not known to take more
+    if running >= server.parallelism * (2 + math.ceil(model.transport_s / service)):
+        return None, math.inf
     free_at, deviation = free
     if free_at <= now - TUNING.certain_deviations * deviation:
         return None, now

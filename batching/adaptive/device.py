@@ -89,12 +89,14 @@ class Explanation(NamedTuple):
     transport_s: float
     fixed_s: float
     per_item_s: float
-    share: float = 1.0
-    """Of the time of these calls, what the device worked on each of them."""
+    work_share: float = 1.0
+    """Of these calls' time, what it is that varies: the device's work where they wait for each
+    other, all their time at the device where they share it."""
 
     def model(self) -> CostModel:
         """The cost that this kind found; its noise is that of the device's part alone."""
-        noise = min(1.0, max(TUNING.exact, math.sqrt(self.error) / max(self.share, 0.01)))
+        noise = math.sqrt(self.error) / max(self.work_share, TUNING.exact)
+        noise = min(1.0, max(TUNING.exact, noise))
         return CostModel(self.fixed_s, self.per_item_s, self.transport_s, noise)
 
 
@@ -207,9 +209,16 @@ def explain(
             ]
             error, fixed_s, per_item_s = _line(records, times, kind.queues, transport_s)
             if kind not in best or error < best[kind].error:
-                work = sum(fixed_s + per_item_s * record.size for record in records)
-                share = work / max(sum(record.seconds for record in records), TUNING.shortest_s)
-                best[kind] = Explanation(error, kind, transport_s, fixed_s, per_item_s, share)
+                total = max(sum(record.seconds for record in records), TUNING.shortest_s)
+                varies = sum(
+                    fixed_s + per_item_s * record.size
+                    if kind.queues
+                    else record.seconds - transport_s
+                    for record in records
+                )
+                best[kind] = Explanation(
+                    error, kind, transport_s, fixed_s, per_item_s, varies / total
+                )
     return sorted(best.values())
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterable
 from typing import Generic, Protocol, TypeVar
 
+from batching.adaptive.cost import CostModel
 from batching.adaptive.tuning import TUNING
 
 __all__ = ["MergingDetector"]
@@ -10,6 +11,7 @@ __all__ = ["MergingDetector"]
 
 class _Sent(Protocol):
     sent: float
+    size: int
 
 
 C = TypeVar("C", bound=_Sent)
@@ -19,12 +21,12 @@ class MergingDetector(Generic[C]):
     """Looks at calls that waited at the same time: do they end together?
 
     Calls that were sent at different times and all waited while the server worked on others end
-    together if it merges them, and on no other device: one after the other where they queue, and as
-    far apart as they were sent where they share it.
+    together if it merges them, as soon as one call of all their items would, and on no other device:
+    one after the other where they queue, and after the time of as many calls where they share it.
     """
 
     def __init__(self) -> None:
-        self._ended_at = 0.0
+        self._before = self._ended_at = self._sent = 0.0
         self._waited: list[C] = []
         self._together = 0.0
         self._occasions = 0.0
@@ -39,25 +41,28 @@ class MergingDetector(Generic[C]):
         """Whether it was seen often enough."""
         return self.known and self._together >= TUNING.merging_share * self._occasions
 
-    def ended(
-        self, call: C, in_flight: Iterable[C], now: float, *, transport_s: float, service_s: float
-    ) -> bool:
-        """``call`` has ended while ``in_flight`` go on; a call takes the server ``service_s``.
+    def ended(self, call: C, in_flight: Iterable[C], now: float, cost: CostModel) -> bool:
+        """``call`` has ended while ``in_flight`` go on.
 
-        Returns whether it ended together with the one before.
+        Returns whether it ended together with the one before, though they were sent apart.
         """
-        together_s = service_s * TUNING.merging_together
+        together_s = cost.service_s(1) * TUNING.merging_together
+        apart_s, self._sent = abs(call.sent - self._sent), call.sent
         if now - self._ended_at <= together_s:
-            return True
+            return apart_s > 2 * together_s
         running: Collection[C] = [call, *in_flight]
         if len(self._waited) > 1:
             self._occasions = TUNING.merging_keep * self._occasions + 1
-            apart = any(one in running for one in self._waited)
-            self._together = TUNING.merging_keep * self._together + (not apart)
-        here = self._ended_at - transport_s - together_s
+            together = not any(one in running for one in self._waited)
+            # By chance they end together where they share the device as well, but not as soon.
+            size = sum(one.size for one in self._waited)
+            soon_s = cost.service_s(size) + TUNING.merging_saved * cost.fixed_s
+            soon = self._ended_at - self._before <= soon_s
+            self._together = TUNING.merging_keep * self._together + (together and soon)
+        here = self._ended_at - cost.transport_s - together_s
         self._waited = [one for one in running if one.sent <= here]
         sent = [one.sent for one in self._waited]
         if sent and max(sent) - min(sent) <= together_s:
             self._waited = []
-        self._ended_at = now
+        self._before, self._ended_at = self._ended_at, now
         return False

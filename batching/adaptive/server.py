@@ -86,6 +86,8 @@ class Server:
         self.calls: list[Call] = []
         self.used_at = -math.inf
         """When a call last left for it."""
+        self.most_in_flight = 1.0
+        """The highest number of calls in flight of which one ended well, of late."""
         self.probes = Probes()
         self.device: DeviceKind = SERIAL
         self.parallelism = 1
@@ -120,11 +122,6 @@ class Server:
         if known is None:
             return False
         return sum(calls > self.parallelism for calls in known.met_calls) < TUNING.probe_more_new
-
-    def most_in_flight(self, kind: Hashable) -> int:
-        """The highest number of calls in flight that ended well, of late."""
-        known = self._kinds.get(kind)
-        return 1 if known is None else max(known.contrast.highest(), 2 * self.parallelism)
 
     def alone_due(self, kind: Hashable, now: float) -> bool:
         """Whether too few calls are remembered that met no other, and it is time for one."""
@@ -169,6 +166,8 @@ class Server:
         for later in self.calls[place:]:
             later.waits.append(now - later.sent)
         if not failed:
+            lately = TUNING.most_keep * self.most_in_flight
+            self.most_in_flight = max(call.ahead + 1.0, lately)
             self._learn(call, now)
 
     def free_at(self) -> tuple[float, float]:
@@ -194,13 +193,7 @@ class Server:
     def _learn(self, call: Call, now: float) -> None:
         known = self._kind(call.kind)
         model, record = known.estimator.model, call.record()
-        together = model.known and self.merging.ended(
-            call,
-            self.calls,
-            now,
-            transport_s=model.transport_s,
-            service_s=model.service_s(1),
-        )
+        together = model.known and self.merging.ended(call, self.calls, now, model)
         merged = self._merged.add(call, now, together=together)
         if self.merges:
             if merged is not None:

@@ -75,6 +75,8 @@ class Tuning:
     """The highest likelihood of idleness that is waited for. Fitted."""
     certain_deviations: float = 4.0
     """Deviations after which a call is overdue."""
+    most_keep: float = 0.98
+    """Of the highest number of calls in flight, at each call that ended. Guessed."""
     never: float = 1e-12
     """A probability that is as good as none, against division by zero."""
     bisections: int = 12
@@ -143,13 +145,16 @@ class Tuning:
     """Of the expected latency: a smaller gain changes nothing. Guessed."""
 
     # Servers that merge what waits (merging.py)
-    merging_share: float = 0.6
+    merging_share: float = 0.7
     """Of the occasions on which waiting calls ended together: from here on it merges. Guessed."""
-    merging_occasions: float = 3.0
+    merging_occasions: float = 4.0
     """Before which nothing is said. Guessed."""
+    merging_saved: float = 0.4
+    """Of a call's fixed time: calls that end together later than one call would by so much were
+    none. Guessed; it would be all of it for each call but one."""
     merging_keep: float = 0.9
     """Of what was seen, at each occasion. Guessed."""
-    merging_together: float = 0.1
+    merging_together: float = 0.05
     """Of a call's time: ends nearer to each other are one. Guessed."""
 
     # The kind of device (device.py)
