@@ -115,6 +115,17 @@ def ask(photo) -> Callable[..., Awaitable[tuple[int, Any]]]:
 
 
 @pytest.fixture
+def learn(ask) -> Callable[[TestClient], Awaitable[None]]:
+    """Ask until it is known what calls cost: before, one runs at a time."""
+
+    async def teach(client: TestClient) -> None:
+        while not client.app[DETECTOR].learnt():
+            assert (await ask(client))[0] == 200
+
+    return teach
+
+
+@pytest.fixture
 def shows() -> Callable[[TestClient, str, float], Awaitable[None]]:
     """Wait until a gauge has a value: state is polled as an operator sees it."""
 

@@ -127,14 +127,16 @@ async def test_max_message_bytes_cuts_batches(start, serving, photo, ask):
     assert max(shape[0] for _, shape in serving.batches) <= 2
 
 
-async def test_max_in_flight_and_max_batch_size(start, serving, photo, ask, shows):
+async def test_max_in_flight_and_max_batch_size(start, serving, ask, learn, shows):
     """Calls at a time, and pictures in a call, stay within their limits while more wait."""
     gateway = await start(max_batch_size=2, max_in_flight=2)
-    assert (await ask(gateway))[0] == 200
+    await learn(gateway)
+    while not serving.arrived.locked():
+        await serving.arrived.acquire()
     serving.requests.clear()
     serving.gate = asyncio.Event()
     posts = [asyncio.ensure_future(ask(gateway)) for _ in range(9)]
-    for _ in range(3):
+    for _ in range(2):
         await serving.arrived.acquire()
     sent = [one.inputs["inputs"].tensor_shape.dim[0].size for one in serving.requests]
     await shows(gateway, "gateway_queue_depth", 9 - sum(sent))

@@ -83,12 +83,13 @@ async def test_a_rotation_loses_no_request(start, secure, serving, mutual, ask):
     assert gateway.app[CLIENT].count == 1
 
 
-async def test_a_call_that_runs_ends_on_the_old_channel(start, secure, serving, mutual, ask):
+async def test_a_call_that_runs_ends_on_the_old_channel(start, secure, serving, mutual, ask, learn):
     """It keeps its answer, and others are answered meanwhile; then the old channel is closed."""
     _, clients = mutual
     gateway = await start(**secure)
-    assert (await ask(gateway))[0] == 200
-    await serving.arrived.acquire()
+    await learn(gateway)
+    while not serving.arrived.locked():
+        await serving.arrived.acquire()
     serving.gate = gate = asyncio.Event()
     running = asyncio.ensure_future(ask(gateway))
     await serving.arrived.acquire()
