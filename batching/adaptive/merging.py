@@ -12,6 +12,8 @@ __all__ = ["MergingDetector"]
 class _Sent(Protocol):
     sent: float
     size: int
+    largest: int
+    """Items of a call at most; a server is taken to merge no more."""
 
 
 C = TypeVar("C", bound=_Sent)
@@ -21,8 +23,8 @@ class MergingDetector(Generic[C]):
     """Looks at calls that waited at the same time: do they end together?
 
     Calls that were sent at different times and all waited while the server worked on others end
-    together if it merges them, as soon as one call of all their items would, and on no other device:
-    one after the other where they queue, and after the time of as many calls where they share it.
+    together if it merges them, as soon as one call of all their items would. On other devices they
+    end one after the other, or together by chance and after the time of as many calls.
     """
 
     def __init__(self) -> None:
@@ -60,9 +62,20 @@ class MergingDetector(Generic[C]):
             soon = self._ended_at - self._before <= soon_s
             self._together = TUNING.merging_keep * self._together + (together and soon)
         here = self._ended_at - cost.transport_s - together_s
-        self._waited = [one for one in running if one.sent <= here]
-        sent = [one.sent for one in self._waited]
-        if sent and max(sent) - min(sent) <= together_s:
+        self._waited = _first_batch(one for one in running if one.sent <= here)
+        if self._waited and self._waited[-1].sent - self._waited[0].sent <= together_s:
             self._waited = []
         self._before, self._ended_at = self._ended_at, now
         return False
+
+
+def _first_batch(waiting: Iterable[C]) -> list[C]:
+    """Those of the calls that one merged call has room for, the first sent first."""
+    batch: list[C] = []
+    size = 0
+    for call in sorted(waiting, key=lambda call: call.sent):
+        size += call.size
+        if size > call.largest:
+            break
+        batch.append(call)
+    return batch

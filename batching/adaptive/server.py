@@ -93,7 +93,6 @@ class Server:
         self.parallelism = 1
         """Calls that are best at the device at a time."""
         self.merging: MergingDetector[Call] = MergingDetector()
-        self._merged = _Merged()
         self._kin = kin
         self._kinds: OrderedDict[Hashable, _ItemKind] = OrderedDict()
         self._mix = _Mix()
@@ -194,12 +193,9 @@ class Server:
         known = self._kind(call.kind)
         model, record = known.estimator.model, call.record()
         together = model.known and self.merging.ended(call, self.calls, now, model)
-        merged = self._merged.add(call, now, together=together)
-        if self.merges:
-            if merged is not None:
-                known.estimator.learn(merged, now)
-            return
-        if together:  # then it tells nothing of how calls get on
+        if together or self.merges:
+            # What ends together tells nothing of how calls get on, and while the server merges them
+            # none tells its own cost; should that rise, they no longer end as soon as one call.
             return
         level = known.contrast.add(record, now)
         if self._learn_cost(known.estimator, record, now, usual=not call.crowded):
@@ -257,27 +253,6 @@ class Server:
                 self._kinds.popitem(last=False)
         self._kinds.move_to_end(kind)
         return known
-
-
-class _Merged:
-    """The calls that ended together last: as the server saw it, one call."""
-
-    def __init__(self) -> None:
-        self._size = 0
-        self._sent = self._ended = self._before = -math.inf
-
-    def add(self, call: Call, now: float, *, together: bool) -> CallRecord | None:
-        """Take in a call that ended; return what the last ones were, if this is not of them."""
-        if together:
-            self._size += call.size
-            self._sent = min(self._sent, call.sent)
-            return None
-        last = None
-        if self._size:
-            ready_s = max(0.0, self._before - self._sent)
-            last = CallRecord(self._size, self._ended - self._sent, ready_s)
-        self._size, self._sent, self._before, self._ended = call.size, call.sent, self._ended, now
-        return last
 
 
 class _Mix:

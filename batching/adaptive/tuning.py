@@ -115,8 +115,8 @@ class Tuning:
     """Of a batch; a fuller one is never late. Guessed."""
     probe_noise: float = 0.1
     """Noise by which costs show by themselves: with three times as much, probes are rare."""
-    probe_more_calls: float = 80.0
-    probe_more_s: tuple[float, float] = (0.2, 4.0)
+    probe_more_calls: float = 50.0
+    probe_more_s: tuple[float, float] = (0.2, 2.0)
     """Between two calls that meet more others than is best. Fitted, as above."""
     probe_more_crowded_calls: float = 6.0
     """The same while a full batch waits: what is full costs nothing more, and where a device is
@@ -130,7 +130,7 @@ class Tuning:
     probe_merging_calls: float = 200.0
     probe_merging_s: tuple[float, float] = (0.4, 10.0)
     """Between two pairs of calls that wait for a third together. Guessed."""
-    probe_merging_new_calls: float = 20.0
+    probe_merging_new_calls: float = 10.0
     """The same before the first few of them. Guessed."""
     probe_merging_apart: float = 0.15
     """Of a call's time, from one of a pair to the other. Guessed."""
@@ -147,8 +147,8 @@ class Tuning:
     # Servers that merge what waits (merging.py)
     merging_share: float = 0.7
     """Of the occasions on which waiting calls ended together: from here on it merges. Guessed."""
-    merging_occasions: float = 4.0
-    """Before which nothing is said. Guessed."""
+    merging_occasions: float = 3.4
+    """Before which nothing is said: four, as older ones count less. Guessed."""
     merging_saved: float = 0.4
     """Of a call's fixed time: calls that end together later than one call would by so much were
     none. Guessed; it would be all of it for each call but one."""
@@ -179,7 +179,7 @@ class Tuning:
     """Of its time for which a call must meet others, for it to have met them. Guessed."""
     contrast_overlap: float = 0.25
     """Of a call's time, for which a call that is to meet another one meets it. Guessed."""
-    contrast_s: tuple[float, float] = (0.5, 4.0)
+    contrast_s: tuple[float, float] = (0.5, 2.0)
     """From one look at the kinds to the next: first, and when they have long been the same; it
     takes a millisecond or two. Guessed."""
 
