@@ -6,10 +6,11 @@ from itertools import pairwise
 import pytest
 
 from batching import CostModel
-from batching.adaptive.departure import Waiting, departure, idle_enough, leave_at
+from batching.adaptive.departure import Waiting, _extra, departure, idle_enough, leave_at
 from batching.adaptive.device import DeviceKind
 from batching.adaptive.probing import Probe, pause_s
 from batching.adaptive.server import Server
+from batching.adaptive.tuning import TUNING
 
 LATER = 1e9
 
@@ -20,7 +21,7 @@ def knowing(*, parallelism=1, curious=False, tried=True, **cost):
     server = Server()
     known = {"fixed_s": 1.0, "per_item_s": 0.0, "transport_s": 0.5, "noise": 0.01} | cost
     server._kind("k").estimator.restart(CostModel(**known))
-    server._kind("k").met_more = 0 if curious else 99
+    server._kind("k").met_calls = [] if curious else [9] * TUNING.probe_more_new
     server.parallelism = parallelism
     if parallelism > 1:
         server.device = DeviceKind(parallelism, queues=True)
@@ -124,12 +125,41 @@ def test_a_server_that_merges_gets_all_at_once():
     assert leaves(server, 100.1) == (None, 100.1)
 
 
+@pytest.mark.parametrize("merges", [False, True])
+def test_no_more_than_twice_as_many_leave_as_ended_well(merges):
+    """However long the calls are overdue, and even if one is made of all: it might hang."""
+    server = knowing(transport_s=5.0)
+    if merges:
+        server.merging._together = server.merging._occasions = 9.0
+    send(server, 0.0)
+    for _ in range(3):
+        assert leaves(server, 100.0) == (None, 100.0)
+        send(server, 0.1)
+    assert leaves(server, 100.0) == (None, math.inf)
+    server.most_in_flight = 1.5
+    assert leaves(server, 100.0) == (None, 100.0)
+
+
 def test_one_more_call_than_is_best_is_tried_before_the_end_of_the_last():
-    """It meets the call before it for a part of its time, while too few such are remembered."""
-    server = knowing(transport_s=0.0)
+    """It meets the call before it for a part of its time, when that is due, or while too few such
+    are remembered."""
+    for curious in (False, True):
+        server = knowing(transport_s=0.0, curious=curious)
+        send(server, 0.0)
+        assert (leaves(server, 0.1)[0] is Probe.MORE) == curious
+        server.probes.done(Probe.MORE, -LATER, 0.0)
+        at = 1.0 - TUNING.contrast_overlap
+        assert leaves(server, 0.1) == (Probe.MORE, pytest.approx(at))
+        assert leaves(server, at + 0.01)[0] is None  # too late for it
+
+
+def test_beside_a_call_that_waits_no_more_is_tried():
+    """It would not meet the one that runs any longer than the one that waits does."""
+    server = knowing(transport_s=0.0, curious=True)
     server.probes.done(Probe.MORE, -LATER, 0.0)
     send(server, 0.0)
-    assert leaves(server, 0.1) == (Probe.MORE, pytest.approx(0.65))
+    send(server, 0.1)
+    assert leaves(server, 0.2)[0] is None
 
 
 def test_a_curious_server_is_given_a_full_batch_at_once():
@@ -147,13 +177,36 @@ def test_two_calls_that_wait_for_a_third_are_not_sent_at_once():
     send(server, 0.2)
     probe, at = leaves(server, 0.3)
     assert probe is Probe.MERGING
-    assert at == pytest.approx(0.35)
+    assert at == pytest.approx(0.2 + TUNING.probe_merging_apart)
+    assert leaves(server, 0.6) == (Probe.MERGING, 0.6)
 
 
-@pytest.mark.parametrize(("noise", "pause"), [(0.01, 0.808), (0.3, 8.0)])
-def test_trials_are_rare_where_costs_vary_by_themselves(noise, pause):
+def test_a_pair_waits_for_a_third_no_three():
+    """One call that waits is joined by another, two are not, though there is room for one more."""
+    server = knowing(transport_s=1.5)
+    server.probes.done(Probe.MERGING, -LATER, 0.0)
+    send(server, 0.0)
+    assert leaves(server, 0.1)[0] is None
+    send(server, 0.2)
+    assert leaves(server, 0.3)[0] is Probe.MERGING
+    send(server, 0.35)
+    assert leaves(server, 0.5)[0] is None
+    assert leaves(server, 0.5)[1] < math.inf
+
+
+@pytest.mark.parametrize(("noise", "times"), [(0.1, 2.0), (0.3, 10.0)])
+def test_trials_are_rare_where_costs_vary_by_themselves(noise, times):
     """What calls show of their cost by chance need not be tried out."""
-    assert pause_s(Probe.EARLY, 1.0, noise, crowded=False) == pytest.approx(pause)
+    pause = pause_s(Probe.EARLY, 1.0, noise, crowded=False)
+    assert pause == pytest.approx(times * TUNING.probe_early_s[1])
+
+
+@pytest.mark.parametrize(("noise", "lead"), [(0.1, 0.25), (0.3, 0.45), (0.9, 0.45)])
+def test_of_noise_no_more_than_a_part_makes_a_call_earlier(noise, lead):
+    """In wild noise a call would otherwise be so early that it costs most of another one."""
+    server = knowing()
+    server.probes.done(Probe.EARLY, -LATER, 0.0)
+    assert _extra(server, Waiting(1, 32, 1.0), noise, 0.0) == (Probe.EARLY, pytest.approx(lead))
 
 
 def test_the_less_batching_saves_the_earlier_a_batch_leaves():

@@ -1,10 +1,11 @@
 """Servers that make one call of those that wait are told from those that do not."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
+from batching.adaptive.cost import CostModel
 from batching.adaptive.merging import MergingDetector
 
 BURST = (0.0, 0.3, 0.6)
@@ -14,6 +15,8 @@ BURST = (0.0, 0.3, 0.6)
 class Sent:
     sent: float
     end: float = math.inf
+    size: int = 1
+    largest: int = 32
 
 
 def merged(starts):
@@ -46,12 +49,17 @@ def shared(starts):
     ]
 
 
-def replay(detector, calls):
-    """Tell the detector of all ends in their order."""
+ONE_SECOND = CostModel(fixed_s=1.0, per_item_s=0.0, transport_s=0.0, noise=0.01)
+
+
+def replay(detector, calls, cost=ONE_SECOND):
+    """Tell the detector of all ends in their order; return what it says to each."""
+    answers = []
     for call in sorted(calls, key=lambda call: (call.end, call.sent)):
         others = [one for one in calls if one.sent < call.end and one is not call]
         in_flight = [one for one in others if (one.end, one.sent) > (call.end, call.sent)]
-        detector.ended(call, in_flight, call.end, transport_s=0.0, service_s=1.0)
+        answers.append(detector.ended(call, in_flight, call.end, cost))
+    return answers
 
 
 def bursts(count, burst=BURST, first=0.0):
@@ -70,8 +78,60 @@ def test_a_server_that_merges_is_recognised():
 def test_other_devices_do_not_merge(run):
     """Where calls queue, or share a device, they end apart."""
     detector = MergingDetector()
-    replay(detector, run(bursts(30)))
+    assert not any(replay(detector, run(bursts(30))))
+    assert detector.known
     assert not detector.merges
+
+
+@pytest.mark.parametrize(("seconds", "merges"), [(1.5, True), (1.65, True), (1.75, False)])
+def test_what_ends_together_but_not_as_soon_as_one_call_would_was_none(seconds, merges):
+    """Calls that share a device may end together by chance, but after the time of two. One call of
+    two items takes 1.5 s here; two would take half a second more, and 0.2 s of that are allowed."""
+    cost = CostModel(fixed_s=0.5, per_item_s=0.5, transport_s=0.0, noise=0.01)
+    calls = [
+        Sent(start, start // 10 * 10 + (1.0 if start % 10 == 0 else 1.0 + seconds))
+        for start in bursts(10)
+    ]
+    detector = MergingDetector()
+    replay(detector, calls, cost)
+    assert detector.known
+    assert detector.merges == merges
+
+
+def test_the_larger_the_calls_the_longer_one_of_them_all_takes():
+    """What counts are the items of all that waited."""
+    cost = CostModel(fixed_s=0.5, per_item_s=0.5, transport_s=0.0, noise=0.01)
+    for size in (1, 4):
+        calls = [
+            Sent(start, start // 10 * 10 + (1.0 if start % 10 == 0 else 5.5), size)
+            for start in bursts(10)
+        ]
+        detector = MergingDetector()
+        replay(detector, calls, cost)
+        assert detector.merges == (size == 4)
+
+
+@pytest.mark.parametrize(("size", "merges"), [(8, True), (16, True), (17, False)])
+def test_only_what_one_call_has_room_for_is_expected_to_end_together(size, merges):
+    """Where two of three that wait fill a call, the third ends later, and a server that does so
+    merges them; where two are too many for one call, nothing can be seen."""
+    calls = []
+    for number in range(10):
+        ends = (1.0, 2.0, 2.0, 2.0 if size == 8 else 3.0)
+        calls += [
+            Sent(10.0 * number + 0.2 * place, 10.0 * number + end, size)
+            for place, end in enumerate(ends)
+        ]
+    detector = MergingDetector()
+    replay(detector, calls)
+    assert detector.known == merges
+    assert detector.merges == merges
+
+
+def test_only_what_was_sent_apart_and_ended_together_is_told():
+    """The second of a pair, unless both left at about the same time."""
+    assert replay(MergingDetector(), merged(bursts(2))) == [False, False, True] * 2
+    assert not any(replay(MergingDetector(), merged(bursts(2, (0.0, 0.3, 0.39)))))
 
 
 def test_a_few_occasions_are_too_few():
@@ -80,6 +140,7 @@ def test_a_few_occasions_are_too_few():
     for count in range(1, 8):
         detector = MergingDetector()
         replay(detector, merged(bursts(count)))
+        assert detector.known == detector.merges
         seen.append(detector.merges)
     assert seen[:3] == [False] * 3
     assert seen[-1]
@@ -89,17 +150,16 @@ def test_a_few_occasions_are_too_few():
 def test_calls_that_were_sent_together_tell_nothing():
     """Two that arrive at once may end at once on any device that shares its time."""
     detector = MergingDetector()
-    replay(detector, merged(bursts(30, (0.0, 0.5, 0.55))))
+    replay(detector, merged(bursts(30, (0.0, 0.5, 0.54))))
+    assert not detector.known
     assert not detector.merges
 
 
 def test_a_call_that_was_on_its_way_did_not_wait():
     """With a transport of half a second, what was sent 0.4 before a call began was not there."""
-    calls = merged(bursts(30, (0.0, 0.3, 0.6)))
     detector = MergingDetector()
-    for call in sorted(calls, key=lambda call: (call.end, call.sent)):
-        in_flight = [one for one in calls if one.sent < call.end <= one.end and one is not call]
-        detector.ended(call, in_flight, call.end, transport_s=0.5, service_s=1.0)
+    replay(detector, merged(bursts(30)), replace(ONE_SECOND, transport_s=0.5))
+    assert not detector.known
     assert not detector.merges
 
 
@@ -109,16 +169,5 @@ def test_a_server_that_merges_no_more_is_recognised():
     replay(detector, merged(bursts(10)))
     assert detector.merges
     replay(detector, queued(bursts(10, first=1000.0)))
+    assert detector.known
     assert not detector.merges
-
-
-def test_of_another_server_nothing_is_known():
-    """All occasions, and who waited, are forgotten."""
-    detector = MergingDetector()
-    replay(detector, merged(bursts(10)))
-    detector.forget()
-    assert not detector.merges
-    replay(detector, merged(bursts(2, first=1000.0)))
-    assert not detector.merges
-    replay(detector, merged(bursts(8, first=2000.0)))
-    assert detector.merges

@@ -33,11 +33,11 @@ def test_on_another_device_all_is_due_again():
 
 
 LIMITS = {
-    Probe.EARLY: (30, 0.1, 0.8),
-    Probe.LATE: (30, 0.1, 0.8),
-    Probe.MORE: (50, 0.2, 2.5),
-    Probe.MERGING: (150, 0.4, 4.0),
-    Probe.ALONE: (20, 0.1, 2.0),
+    Probe.EARLY: (TUNING.probe_early_calls, *TUNING.probe_early_s),
+    Probe.LATE: (TUNING.probe_late_calls, *TUNING.probe_late_s),
+    Probe.MORE: (TUNING.probe_more_calls, *TUNING.probe_more_s),
+    Probe.MERGING: (TUNING.probe_merging_calls, *TUNING.probe_merging_s),
+    Probe.ALONE: (TUNING.probe_alone_calls, *TUNING.probe_alone_s),
 }
 
 
@@ -52,8 +52,10 @@ def test_pauses_are_so_many_calls_within_limits(probe):
 
 def test_while_a_full_batch_waits_more_calls_are_tried_sooner():
     """What is full costs nothing more; of the other probes there are as many as ever."""
-    assert pause_s(Probe.MORE, 0.01, 0.0, crowded=True) == pytest.approx(0.06)
-    assert pause_s(Probe.MORE, 1.0, 0.0, crowded=True) == pytest.approx(6.0)
+    for service_s in (0.001, 0.01, 1.0):
+        pause = TUNING.probe_more_crowded_calls * service_s
+        assert pause_s(Probe.MORE, service_s, 0.0, crowded=True) == pytest.approx(pause)
+    assert TUNING.probe_more_crowded_calls < TUNING.probe_more_calls
     for probe in set(Probe) - {Probe.MORE}:
         crowded, not_crowded = (pause_s(probe, 0.01, 0.2, crowded=c) for c in (True, False))
         assert crowded == not_crowded
