@@ -34,7 +34,10 @@ def departure(
     if len(server.calls) >= most:
         return None, math.inf
     if server.merges:
-        return None, now
+        # Each waits for one call at most, and is in the next.
+        largest_s = server.cost(kind).service_s(waiting.largest)
+        longest_s = server.cost(kind).transport_s + TUNING.merging_longest * largest_s
+        return None, now if now - server.calls[0].sent < longest_s else math.inf
     if server.calls[0].alone or server.alone_due(kind, now):
         return None, math.inf
     model, running = server.cost(kind), len(server.calls)

@@ -175,10 +175,6 @@ class Contrast:
         """How many calls of a level there are."""
         return len(self._levels.get(level, ()))
 
-    def highest(self) -> int:
-        """The highest level of which there are calls."""
-        return max((level for level, kept in self._levels.items() if kept), default=1)
-
     def at_device(self, transport_s: float) -> list[int]:
         """How many calls each of them met at the device, itself one of them."""
         return [most_calls(met(record, transport_s)) for record in self.records()]

@@ -63,7 +63,8 @@ class MergingDetector(Generic[C]):
             self._together = TUNING.merging_keep * self._together + (together and soon)
         here = self._ended_at - cost.transport_s - together_s
         self._waited = _first_batch(one for one in running if one.sent <= here)
-        if self._waited and self._waited[-1].sent - self._waited[0].sent <= together_s:
+        apart_s = TUNING.merging_apart * together_s
+        if self._waited and self._waited[-1].sent - self._waited[0].sent <= apart_s:
             self._waited = []
         self._before, self._ended_at = self._ended_at, now
         return False

@@ -132,7 +132,7 @@ class Tuning:
     """Between two pairs of calls that wait for a third together. Guessed."""
     probe_merging_new_calls: float = 10.0
     """The same before the first few of them. Guessed."""
-    probe_merging_apart: float = 0.15
+    probe_merging_apart: float = 0.2
     """Of a call's time, from one of a pair to the other. Guessed."""
 
     # Concurrency (concurrency.py)
@@ -149,6 +149,12 @@ class Tuning:
     """Of the occasions on which waiting calls ended together: from here on it merges. Guessed."""
     merging_occasions: float = 3.4
     """Before which nothing is said: four, as older ones count less. Guessed."""
+    merging_apart: float = 3.0
+    """Times that: calls must have been sent so far apart, to show that they end together. Guessed.
+    """
+    merging_longest: float = 3.0
+    """Full calls' times, after which a call that was to be merged is overdue. Guessed; two and
+    less are to be expected."""
     merging_saved: float = 0.4
     """Of a call's fixed time: calls that end together later than one call would by so much were
     none. Guessed; it would be all of it for each call but one."""

