@@ -105,7 +105,7 @@ async def test_the_dns_changes(aiohttp_client, servings, photo, monkeypatch, cap
     """Requests go to the machines that a name stands for by now, and none fails for the change, nor
     while the name is not known at all."""
     monkeypatch.setattr("gateway.tfserving.replicas.RESOLVE_SECONDS", 0.01)
-    monkeypatch.setattr("gateway.tfserving.replicas.LOOKS", 2)
+    monkeypatch.setattr("gateway.tfserving.names.LOOKS", 2)
     (old, new), machines = await servings(2), ["127.0.0.1"]
     port = old.address.rpartition(":")[2]
     await new.stop()
