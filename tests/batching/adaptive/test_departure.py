@@ -125,12 +125,19 @@ def test_a_server_that_merges_gets_all_at_once():
     assert leaves(server, 100.1) == (None, 100.1)
 
 
-@pytest.mark.parametrize("merges", [False, True])
-def test_no_more_than_twice_as_many_leave_as_ended_well(merges):
-    """However long the calls are overdue, and even if one is made of all: it might hang."""
+def test_what_was_to_be_merged_and_is_overdue_lets_no_more_leave():
+    """Each call waits for one at most and is in the next; else the server has become another."""
+    server = knowing()
+    server.merging._together = server.merging._occasions = 9.0
+    send(server, 100.0)
+    overdue = 0.5 + TUNING.merging_longest
+    assert leaves(server, 100.0 + overdue - 0.01) == (None, 100.0 + overdue - 0.01)
+    assert leaves(server, 100.0 + overdue) == (None, math.inf)
+
+
+def test_no_more_than_twice_as_many_leave_as_ended_well():
+    """However long the calls are overdue: it might hang."""
     server = knowing(transport_s=5.0)
-    if merges:
-        server.merging._together = server.merging._occasions = 9.0
     send(server, 0.0)
     for _ in range(3):
         assert leaves(server, 100.0) == (None, 100.0)
