@@ -168,11 +168,11 @@ async def test_all_lack_the_model(three):
 
 
 async def test_a_single_one_is_always_named(serving):
-    """There is nobody else."""
+    """There is nobody else: even when it was lost it is asked."""
     replicas = await replicas_of([serving.address])
     await serving.stop()
     for _ in range(4):
-        with pytest.raises(errors.BackendUnavailableError):
+        with pytest.raises(errors.BackendUnavailableError, match=r"^TensorFlow Serving cannot"):
             await predict(replicas, server=serving.address)
         assert replicas.servers(COLORS) == [serving.address]
     await replicas.aclose()
