@@ -246,19 +246,23 @@ class JustInTime:
         A batch taken away spares all who wait behind it its time, and those who will come, until
         the queue is empty, by the factor 1 / (1 - rho) of any queue.
         """
-        first = min(choices)
+        first = min(choices, key=self._order)
         full = queue.max_batch_size(first.server)
         behind = queue.depth - full
         others = [one for one in choices if one.at <= now]
         if first.at <= now or behind <= 0 or not others:
             return first
-        other = min(others)
+        other = min(others, key=self._order)
         faster = sum(1 / one.service_s for one in choices if 0 < one.service_s < other.service_s)
         if not faster:
             return first
         spare = max(1 - self._arrivals.per_second(now) / (full * faster), TUNING.spare_least)
         gain = behind * first.service_s / spare
         return other if gain > full * (other.done_at - first.done_at) else first
+
+    def _order(self, choice: _Choice) -> tuple[float, float]:
+        """What is done first comes first; of those alike the server that was used least lately."""
+        return choice.done_at, self.server(choice.server).used_at
 
     def _choice(self, queue: QueueView, name: Hashable, now: float) -> _Choice:
         """How a batch is best sent to a server, and when it would be done."""

@@ -62,7 +62,7 @@ def test_short_noisy_calls_are_understood_at_once(there, load):
     ids=["twice-as-slow", "twice-as-fast", "no-transport", "one-more-place"],
 )
 def test_it_is_at_its_best_soon_after_a_change(change, load, within):
-    """So many seconds of traffic after the backend has changed it is as good as the oracle again."""
+    """So many seconds of traffic after a change, it is as good as the oracle again."""
     truth = {"a": 0.02, "b": 0.002, "there": 0.015}
     rate, since = load * Device(**truth).capacity(32), 5 + within
     ours = simulate(changing(change, **truth), rate, since + 5)
