@@ -27,6 +27,7 @@ from matplotlib import pyplot as plt
 
 from batching import Dispatch, JustInTime
 from batching.adaptive.cost import CostModel
+from batching.adaptive.probing import Probe
 from batching.adaptive.server import Call, Server
 from batching.simulation import Device, Oracle, simulate
 from bench import figures
@@ -79,6 +80,13 @@ class Told(Server):
         super().__init__()
         noise = max(case.sigma, 0.01)
         self._truth = CostModel(case.a / 1000, case.b / 1000, case.overlap, noise)
+        self.most_in_flight = math.inf
+        for probe in Probe:  # there is nothing to find out
+            self.probes.done(probe, math.inf, 0.0)
+
+    def curious(self, kind: Hashable) -> bool:
+        """Return that all is known."""
+        return False
 
     def cost(self, kind: Hashable) -> CostModel:
         """Return the truth."""
@@ -87,7 +95,6 @@ class Told(Server):
     def end(self, call: Call, now: float, *, failed: bool) -> None:
         """Only note that the call has ended."""
         super().end(call, now, failed=True)  # from which nothing is learnt
-        self.alone_at = now  # so that none is held back to see how fast it is alone
 
 
 class Knowing(JustInTime):

@@ -87,7 +87,11 @@ def _try_more(
             return Probe.MORE, now
         if curious or server.probes.due(Probe.MORE, now):
             return Probe.MORE, just_in_time - TUNING.contrast_overlap * service_s
-    elif len(server.calls) > 1 and server.probes.due(Probe.MERGING, now):
+    elif (
+        len(server.calls) > 1
+        and max(waiting.items, server.calls[-1].size) < TUNING.probe_merging_room * waiting.largest
+        and server.probes.due(Probe.MERGING, now)
+    ):
         one_waits = ahead_s <= last_s + server.service_s(server.calls[-2])
         if one_waits:
             apart_s = TUNING.probe_merging_apart * service_s

@@ -127,11 +127,14 @@ class Tuning:
     probe_alone_calls: float = 20.0
     probe_alone_s: tuple[float, float] = (0.1, 2.0)
     """Between two calls that meet no other, while too few such are remembered. Guessed."""
-    probe_merging_calls: float = 200.0
-    probe_merging_s: tuple[float, float] = (0.4, 10.0)
+    probe_merging_calls: float = 400.0
+    probe_merging_s: tuple[float, float] = (0.4, 20.0)
     """Between two pairs of calls that wait for a third together. Guessed."""
-    probe_merging_new_calls: float = 10.0
+    probe_merging_new_calls: float = 20.0
     """The same before the first few of them. Guessed."""
+    probe_merging_room: float = 0.5
+    """Of a batch; with a fuller one it is not tried, since it costs the device another call, which
+    near capacity is felt for long. Fitted."""
     probe_merging_apart: float = 0.2
     """Of a call's time, from one of a pair to the other. Guessed."""
 
@@ -176,7 +179,7 @@ class Tuning:
     """Transports that are tried, up to the shortest call. Guessed."""
     contrast_exact: float = 0.03
     """Relative error that needs no explanation. Guessed."""
-    contrast_evidence: float = 12.0
+    contrast_evidence: float = 16.0
     """Twice the log-likelihood ratio by which another kind is taken. It is high since what no kind
     explains, such as a cost that is no straight line, is no independent noise. Fitted."""
     contrast_enough: int = 8
