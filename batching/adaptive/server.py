@@ -118,9 +118,8 @@ class Server:
     def curious(self, kind: Hashable) -> bool:
         """Whether it is hardly known what one call more than is best would bring."""
         known = self._kinds.get(kind)
-        if known is None:
-            return False
-        return sum(calls > self.parallelism for calls in known.met_calls) < TUNING.probe_more_new
+        met_calls = [] if known is None else known.met_calls
+        return sum(calls > self.parallelism for calls in met_calls) < TUNING.probe_more_new
 
     def alone_due(self, kind: Hashable, now: float) -> bool:
         """Whether too few calls are remembered that met no other, and it is time for one."""

@@ -126,7 +126,7 @@ def test_what_was_learnt_is_told_in_words():
     told = {}
     for kind in ("serial", "merging"):
         dispatch = JustInTime()
-        run(ZOO[kind](), dispatch, 0.9, 8.0)
+        run(ZOO[kind](), dispatch, 0.5, 20.0)
         told[kind] = dispatch.learnt("")
     assert (told["serial"].device, told["serial"].parallelism) == ("serial", 1)
     assert (told["merging"].device, told["merging"].parallelism) == ("merges calls that wait", 0)
