@@ -116,7 +116,8 @@ class JustInTime:
         self._crowd = sum(
             max(0, queue.depth - queue.max_batch_size(queue.servers[0])) for queue in queues
         )
-        ready, patience = self._with_company(queues, now)
+        inbound = self._inbound()
+        ready, patience = self._with_company(queues, inbound, now)
         if not ready:
             return patience
         best: Departure[Q] | None = None
@@ -126,7 +127,7 @@ class JustInTime:
             if not names:
                 continue
             choice = self._best(queue, [self._choice(queue, name, now) for name in names], now)
-            at = self._when_together(queue, choice, now)
+            at = self._when_together(queue, choice, inbound, now)
             departure = Departure(queue, choice.server, at, choice.size)
             if at <= now:
                 self._chosen = choice
@@ -179,14 +180,15 @@ class JustInTime:
             window_s = TUNING.returning_window * model.fixed_s if model.known else 0.0
             returning.answered(call.size, window_s, now)
 
-    def _with_company(self, queues: Sequence[Q], now: float) -> tuple[Sequence[Q], Departure[Q]]:
+    @staticmethod
+    def _with_company(
+        queues: Sequence[Q], inbound: Inbound, now: float
+    ) -> tuple[Sequence[Q], Departure[Q]]:
         """The queues that need not wait for what is inbound, and when the first of them need not
         any more."""
-        inbound = self._inbound()
         target = inbound.target_batch_size()
         patience_s = target * inbound.interval_s if target > 1 else 0.0
         first = min(queues, key=lambda queue: queue.oldest)
-        name = first.servers[0]
         ready = [
             queue
             for queue in queues
@@ -194,9 +196,11 @@ class JustInTime:
             or queue.depth >= min(target, queue.max_batch_size(queue.servers[0]))
             or queue.oldest + patience_s <= now
         ]
-        return ready, Departure(first, name, first.oldest + patience_s)
+        return ready, Departure(first, first.servers[0], first.oldest + patience_s)
 
-    def _when_together(self, queue: QueueView, choice: _Choice, now: float) -> float:
+    def _when_together(
+        self, queue: QueueView, choice: _Choice, inbound: Inbound, now: float
+    ) -> float:
         """When a batch leaves that may wait for items that are known to come soon: those that are
         being prepared, and callers that come back. What waits for this machine's sake has waited
         before (:meth:`_with_company`)."""
@@ -205,7 +209,6 @@ class JustInTime:
         if not cost.known or server.merges or queue.depth >= largest:
             return choice.at
         at = choice.at
-        inbound = self._inbound()
         latest = queue.oldest + cost.fixed_s
         count = worth_waiting_for(queue.depth, inbound, cost, largest) if at <= now < latest else 0
         if count:

@@ -107,8 +107,8 @@ class Server:
 
     def cost(self, kind: Hashable) -> CostModel:
         """What is known of calls of a kind; what its kin are like, before the first."""
-        known = self._kinds.get(kind)
-        return self._kin(kind) if known is None else known.estimator.model
+        own = self.own_cost(kind)
+        return self._kin(kind) if own is None else own
 
     def own_cost(self, kind: Hashable) -> CostModel | None:
         """What was learnt of calls of a kind on this very server; None before the first."""
@@ -214,11 +214,16 @@ class Server:
         model, records = known.estimator.model, known.contrast.records()
         if len(records) >= TUNING.contrast_enough:
             found = likeliest(records, self.device, model.transport_s)
-            moved = abs(found.transport_s - model.transport_s) > 0.1 * model.transport_s
+            moved = (
+                abs(found.transport_s - model.transport_s)
+                > TUNING.transport_moved * model.transport_s
+            )
             if found.kind != self.device:
                 known.patience_s = TUNING.contrast_s[0]
             else:
-                known.patience_s = min(1.5 * known.patience_s, TUNING.contrast_s[1])
+                known.patience_s = min(
+                    TUNING.contrast_longer * known.patience_s, TUNING.contrast_s[1]
+                )
             if found.kind != self.device or (self.device != SERIAL and moved):
                 self.device = found.kind
                 known.estimator.restart(found.model())

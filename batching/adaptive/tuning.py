@@ -184,6 +184,10 @@ class Tuning:
     explains, such as a cost that is no straight line, is no independent noise. Fitted."""
     contrast_enough: int = 8
     """Calls before which nothing is said. Guessed."""
+    contrast_longer: float = 1.5
+    """Times as long from one look to the next, if the kind was the same. Guessed."""
+    transport_moved: float = 0.1
+    """Of a transport: found to be another by more, it is taken over. Guessed."""
     contrast_share: float = 0.1
     """Of its time for which a call must meet others, for it to have met them. Guessed."""
     contrast_overlap: float = 0.25
